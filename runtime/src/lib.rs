@@ -1,0 +1,15 @@
+//! rrun, an OCI container runtime.
+//!
+//! ```text
+//! argv -> cli -> commands -> Spec + Host -> Plan -> parent --clone3--> child -> execve
+//!                            parse          decide  act on the host    act in the container
+//! ```
+//!
+//! [`spec`] is config.json as typed data. [`plan`] turns it, with the facts
+//! that [`host`] found, into every decision, and does nothing. [`parent`] acts
+//! on the host, [`child`] in the container, and [`channel`] is what they say
+//! to each other. [`sys`] is the only module with `unsafe`.
+
+pub mod error;
+pub mod spec;
+pub mod sys;

@@ -1,0 +1,3 @@
+//! The `rrun` command.
+
+fn main() {}

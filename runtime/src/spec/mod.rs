@@ -1,0 +1,200 @@
+//! config.json as typed data: what was written, nothing decided.
+//!
+//! The types follow runtime-spec 1.3 field by field. Unknown properties are
+//! ignored (config.md, "Extensibility"); a value of the wrong type or outside
+//! its enumeration is an error that names the JSON path. What a value means on
+//! this host is decided later, by [`plan`](crate::plan).
+//!
+//! Go's encoders write `null` for an empty slice or map, so `null` reads as
+//! the default wherever a default exists.
+//!
+//! These structs are our own because those of `oci-spec` refuse unknown
+//! capabilities (the spec asks for a warning) and hide the JSON path of a bad
+//! enum value; tests hold both against the same documents.
+
+mod hooks;
+mod linux;
+mod process;
+mod resources;
+mod seccomp;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+pub use hooks::{Hook, Hooks};
+pub use linux::{
+    Device, IdMapping, IntelRdt, Linux, MemoryPolicy, Namespace, NamespaceType, NetDevice,
+    Personality, TimeOffset,
+};
+pub use process::{
+    Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, Process, Rlimit, Scheduler, User,
+};
+pub use resources::{
+    BlockIo, Cpu, DeviceRule, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
+    Resources, ThrottleDevice, WeightDevice,
+};
+pub use seccomp::{ArgCondition, Seccomp, Syscall};
+
+use crate::error::{Error, Kind, Result};
+
+/// The version of runtime-spec that rrun implements.
+pub const VERSION: &str = "1.3.0";
+
+/// A bundle's config.json (runtime-spec, config.md).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// The version of the specification that the document follows.
+    pub oci_version: String,
+    /// The container's process; without one, `start` is an error.
+    pub process: Option<Process>,
+    /// The root filesystem.
+    pub root: Option<Root>,
+    /// The hostname inside the uts namespace.
+    pub hostname: Option<String>,
+    /// The NIS domain name inside the uts namespace.
+    pub domainname: Option<String>,
+    /// Mounts beyond the root filesystem, in order.
+    #[serde(deserialize_with = "null_is_default")]
+    pub mounts: Vec<Mount>,
+    /// Programs to run at moments of the container's life.
+    #[serde(deserialize_with = "null_is_default")]
+    pub hooks: Hooks,
+    /// Words for people and engines, passed on in the state.
+    #[serde(deserialize_with = "null_is_default")]
+    pub annotations: BTreeMap<String, String>,
+    /// What only Linux has.
+    pub linux: Option<Linux>,
+}
+
+/// The container's root filesystem.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Root {
+    /// Absolute, or relative to the bundle.
+    pub path: String,
+    /// Whether the container sees it read-only.
+    pub readonly: bool,
+}
+
+/// One mount of `mounts`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mount {
+    /// Where, inside the container.
+    pub destination: String,
+    /// The filesystem type; empty or `none` or `bind` for a bind mount.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// A device name, or the path of a bind mount's source.
+    pub source: Option<String>,
+    /// Options as in fstab(5); what is no known option is data for the
+    /// filesystem.
+    #[serde(deserialize_with = "null_is_default")]
+    pub options: Vec<String>,
+    /// User id mappings of an idmapped mount.
+    #[serde(deserialize_with = "null_is_default")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// Group id mappings of an idmapped mount.
+    #[serde(deserialize_with = "null_is_default")]
+    pub gid_mappings: Vec<IdMapping>,
+}
+
+/// Reads `null` as the default value, as Go's decoder does.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a document of `file` (its name in messages).
+///
+/// The happy path is one plain pass; only a document that is refused is read
+/// again with its path tracked, so that the message names the field.
+fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
+    let error = match serde_json::from_slice(json) {
+        Ok(document) => return Ok(document),
+        Err(error) => error,
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let text = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(tracked) if tracked.path().iter().len() > 0 => {
+            format!("{file}: {}: {}", tracked.path(), tracked.inner())
+        }
+        _ => format!("{file}: {error}"),
+    };
+    Err(Error::new(Kind::InvalidConfig, text))
+}
+
+impl Spec {
+    /// Reads a config.json.
+    ///
+    /// # Errors
+    /// A syntax error with its line, or an invalid value with its JSON path.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        parse("config.json", json)
+    }
+}
+
+impl Process {
+    /// Reads the process.json of `rrun exec --process`.
+    ///
+    /// # Errors
+    /// As for [`Spec::parse`].
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        parse("process.json", json)
+    }
+}
+
+impl Resources {
+    /// Reads the document of `rrun update --resources`.
+    ///
+    /// # Errors
+    /// As for [`Spec::parse`].
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        parse("resources", json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_json_path() {
+        for (json, text) in [
+            (
+                r#"{"linux":{"resources":{"memory":{"limit":"1G"}}}}"#,
+                "config.json: linux.resources.memory.limit: invalid type: string \"1G\", expected i64 at line 1 column 45",
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"pod"}]}}"#,
+                "config.json: linux.namespaces[1].type: unknown variant `pod`, expected one of \
+                 `pid`, `network`, `mount`, `ipc`, `uts`, `user`, `cgroup`, `time` at line 1 column 52",
+            ),
+            (
+                r#"{"root":"#,
+                "config.json: EOF while parsing a value at line 1 column 8",
+            ),
+        ] {
+            let error = Spec::parse(json.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidConfig);
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn unknown_properties_and_nulls_are_read_over() {
+        let spec = Spec::parse(
+            br#"{"ociVersion":"1.3.0","vm":{},"mounts":null,"hooks":null,"annotations":null,
+                "process":{"args":null,"cwd":"/","new":1},"linux":{"namespaces":null}}"#,
+        )
+        .unwrap();
+        assert_eq!(spec.oci_version, "1.3.0");
+        assert!(spec.mounts.is_empty());
+        assert_eq!(spec.process.unwrap().cwd, "/");
+    }
+}

@@ -1,0 +1,15 @@
+//! System calls: the only module with `unsafe`, and the one surface through
+//! which the rest of the program reaches the kernel.
+//!
+//! Each wrapper takes and returns [`BorrowedFd`](std::os::fd::BorrowedFd) and
+//! [`OwnedFd`](std::os::fd::OwnedFd), fits a screen, and fails with an
+//! [`Error`] that prints the call with its arguments. Nothing here knows a
+//! container, a configuration or a plan.
+#![allow(
+    unsafe_code,
+    reason = "this is the floor on which the system calls are made"
+)]
+
+mod error;
+
+pub use error::{Error, Result, call};
