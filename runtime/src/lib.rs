@@ -5,9 +5,9 @@
 //!                            parse          decide  act on the host    act in the container
 //! ```
 //!
-//! [`spec`] is config.json as typed data. [`plan`] turns it, with the facts
-//! that [`host`] found, into every decision, and does nothing. [`parent`] acts
-//! on the host, [`child`] in the container, and [`channel`] is what they say
+//! [`spec`] is config.json as typed data. `plan` turns it, with the facts
+//! that `host` found, into every decision, and does nothing. `parent` acts
+//! on the host, `child` in the container, and `channel` is what they say
 //! to each other. [`sys`] is the only module with `unsafe`.
 
 pub mod error;

@@ -3,7 +3,7 @@
 //! The types follow runtime-spec 1.3 field by field. Unknown properties are
 //! ignored (config.md, "Extensibility"); a value of the wrong type or outside
 //! its enumeration is an error that names the JSON path. What a value means on
-//! this host is decided later, by [`plan`](crate::plan).
+//! this host is decided later, by `plan`.
 //!
 //! Go's encoders write `null` for an empty slice or map, so `null` reads as
 //! the default wherever a default exists.
@@ -177,7 +177,7 @@ mod tests {
             ),
             (
                 r#"{"root":"#,
-                "config.json: EOF while parsing a value at line 1 column 8",
+                "config.json: root: EOF while parsing a value at line 1 column 8",
             ),
         ] {
             let error = Spec::parse(json.as_bytes()).unwrap_err();

@@ -6,7 +6,7 @@ use super::null_is_default;
 
 /// A seccomp profile (config-linux.md, "Seccomp"). Actions, architectures,
 /// flags and operators stay strings here: which of them this build and kernel
-/// know is decided by the [compiler](crate::seccomp).
+/// know is decided by the compiler in `seccomp`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Seccomp {
