@@ -10,6 +10,13 @@
     reason = "this is the floor on which the system calls are made"
 )]
 
+pub mod credentials;
+pub mod descriptors;
 mod error;
+pub mod keyring;
+pub mod namespace;
+pub mod process;
+pub mod signal;
+pub mod terminal;
 
-pub use error::{Error, Result, call};
+pub use error::{Error, Result, ToErrno, call};

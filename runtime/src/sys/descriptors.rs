@@ -1,0 +1,293 @@
+//! Descriptors: closed in ranges, duplicated, passed over sockets.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    recvmsg, sendmsg,
+};
+
+use super::{Error, Result, call};
+
+/// What [`close_range`] does with the descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseRange {
+    /// Close them now.
+    Close,
+    /// Let the next execve close them (Linux 5.11).
+    OnExec,
+}
+
+/// Closes the descriptors `first..=last`, also those that nobody knows of.
+///
+/// Only for a process that is about to start another program, or for a child
+/// that leaves behind what its parent had open: an [`OwnedFd`] in the range
+/// must be forgotten and not dropped afterwards.
+///
+/// # Errors
+/// Those of the fallback's readdir on `/proc/self/fd`.
+pub fn close_range(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    let flags = match how {
+        CloseRange::Close => 0,
+        CloseRange::OnExec => libc::CLOSE_RANGE_CLOEXEC,
+    };
+    // SAFETY: integers only; what the closed descriptors meant to their owners
+    // is the caller's promise above.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    match Errno::result(closed) {
+        Ok(_) => Ok(()),
+        // Until Linux 5.9 (5.11 with CLOEXEC), or behind a filter.
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => close_listed(first, last, how),
+        Err(errno) => Err(Error::new(
+            format!("close_range({first}, {last}, {flags})"),
+            errno,
+        )),
+    }
+}
+
+/// [`close_range`] by the list in `/proc/self/fd`.
+fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
+    let entries = call(std::fs::read_dir("/proc/self/fd"), || {
+        "readdir(\"/proc/self/fd\")".to_owned()
+    })?;
+    let open: Vec<RawFd> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| (first..=last).contains(fd))
+        .collect();
+    for fd in open {
+        match how {
+            CloseRange::Close => {
+                // SAFETY: closing by number is this function's purpose; a number
+                // that is not open (the list's own) gives EBADF.
+                let _ = unsafe { libc::close(fd) };
+            }
+            CloseRange::OnExec => {
+                // SAFETY: sets a flag of a number; EBADF if it is not open.
+                let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `target` a copy of `fd`, without close-on-exec; what `target` was
+/// before is closed.
+///
+/// # Errors
+/// Those of dup2.
+pub fn duplicate_onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == target {
+        return set_close_on_exec(fd, false);
+    }
+    // SAFETY: dup2 works on numbers; callers replace stdio or numbers that
+    // they have set aside.
+    let duplicated = unsafe { libc::dup2(fd.as_raw_fd(), target) };
+    call(Errno::result(duplicated).map(drop), || {
+        format!("dup2([{}], {target})", fd.as_raw_fd())
+    })
+}
+
+/// Moves `fd` to a free number of at least `lowest`, with close-on-exec.
+///
+/// # Errors
+/// `EMFILE` when none is free.
+pub fn move_above(fd: OwnedFd, lowest: RawFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() >= lowest {
+        return Ok(fd);
+    }
+    let copy = call(fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)), || {
+        format!("fcntl([{}], F_DUPFD_CLOEXEC, {lowest})", fd.as_raw_fd())
+    })?;
+    // SAFETY: fcntl has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Sets or clears close-on-exec.
+///
+/// # Errors
+/// `EBADF`.
+pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    let flags = if on {
+        FdFlag::FD_CLOEXEC
+    } else {
+        FdFlag::empty()
+    };
+    call(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop), || {
+        format!("fcntl([{}], F_SETFD, {flags:?})", fd.as_raw_fd())
+    })
+}
+
+/// Whether descriptor number `fd` is open.
+#[must_use]
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: asks for a flag of a number; EBADF if it is not open.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// One of the standard descriptors or another that is known to stay open: a
+/// borrow for ever.
+#[must_use]
+pub fn standard(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: callers name 0, 1, 2 (kept open by std for the whole life of
+    // the process) or descriptors that they never close.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Takes over an open descriptor that was handed to this process by number
+/// (`--preserve-fds`, a message that names it).
+#[must_use]
+pub fn adopt(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it is open, and by the caller's protocol nobody else owns it.
+    is_open(fd).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives up ownership without closing, for a descriptor that execve hands on.
+pub fn leave_open(fd: OwnedFd) -> RawFd {
+    fd.into_raw_fd()
+}
+
+/// A connected pair of sockets that keep message boundaries.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    call(
+        nix::sys::socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        ),
+        || "socketpair(AF_UNIX, SOCK_SEQPACKET)".to_owned(),
+    )
+}
+
+/// A pipe, both ends close-on-exec: (read, write).
+///
+/// # Errors
+/// `EMFILE`.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    call(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC), || {
+        "pipe2(O_CLOEXEC)".to_owned()
+    })
+}
+
+/// A stream socket connected to the unix socket at `path`.
+///
+/// # Errors
+/// `ENOENT`, `ECONNREFUSED`, `ENAMETOOLONG` over 107 bytes.
+pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
+    use nix::sys::socket::{connect, socket};
+    let describe = || format!("connect({path:?})");
+    let address = call(UnixAddr::new(path), describe)?;
+    let socket = call(
+        socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        ),
+        || "socket(AF_UNIX, SOCK_STREAM)".to_owned(),
+    )?;
+    call(connect(socket.as_raw_fd(), &address), describe)?;
+    Ok(socket)
+}
+
+/// Sends `bytes` in one message, with a descriptor if given.
+///
+/// # Errors
+/// `EPIPE` if the other end is closed; no signal is raised.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let raw = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights: Vec<ControlMessage<'_>> = raw
+        .iter()
+        .map(|fds| ControlMessage::ScmRights(fds))
+        .collect();
+    let sent = loop {
+        let sent = sendmsg::<UnixAddr>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            &rights,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        if sent != Err(Errno::EINTR) {
+            break sent;
+        }
+    };
+    call(sent.map(drop), || {
+        format!("sendmsg([{}], {} bytes)", socket.as_raw_fd(), bytes.len())
+    })
+}
+
+/// Receives one message into `buffer`: its length (0 at the end) and the
+/// descriptor that came with it, close-on-exec.
+///
+/// # Errors
+/// Those of recvmsg.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let describe = || format!("recvmsg([{}])", socket.as_raw_fd());
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<UnixAddr>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        let message = match received {
+            Err(Errno::EINTR) => continue,
+            received => call(received, describe)?,
+        };
+        let mut fd = None;
+        for control in call(message.cmsgs(), describe)? {
+            if let ControlMessageOwned::ScmRights(fds) = control {
+                // SAFETY: the kernel has just made these descriptors for us;
+                // all are owned, so a surplus one is closed.
+                let mut owned = fds
+                    .into_iter()
+                    .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+                fd = owned.next();
+            }
+        }
+        return Ok((message.bytes, fd));
+    }
+}
+
+/// Reads into `buffer`, again after an interruption. 0 at the end.
+///
+/// # Errors
+/// Those of read(2).
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::read(fd, buffer) {
+            Err(Errno::EINTR) => {}
+            read => return call(read, || format!("read([{}])", fd.as_raw_fd())),
+        }
+    }
+}
+
+/// Writes all of `bytes`.
+///
+/// # Errors
+/// Those of write(2); `EPIPE` comes with SIGPIPE unless that is ignored.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Err(Errno::EINTR) => {}
+            written => {
+                let written = call(written, || format!("write([{}])", fd.as_raw_fd()))?;
+                bytes = &bytes[written..];
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! Processes: made by clone3, named by pidfds, ended and waited for.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use super::{Error, Result, call};
+
+/// What clone3 is asked for.
+#[derive(Debug, Default)]
+pub struct Clone<'fd> {
+    /// `CLONE_NEW...` and `CLONE_PARENT`. `CLONE_PIDFD` is always added,
+    /// `CLONE_VM` is refused: nothing that enters a container may share our
+    /// memory.
+    pub flags: u64,
+    /// A cgroup v2 directory to be born in (Linux 5.7).
+    pub cgroup: Option<BorrowedFd<'fd>>,
+}
+
+/// Which side of the fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// In the parent: the child's pid, as the caller's pid namespace sees it,
+    /// and a descriptor for it.
+    Parent(Pid, OwnedFd),
+    /// In the child, which has a copy of everything.
+    Child,
+}
+
+/// Makes a child by clone3(2), straight in its namespaces and cgroup.
+///
+/// # Errors
+/// Those of clone3, `EINVAL` for `CLONE_VM`. A kernel or a seccomp filter
+/// that lacks clone3 shows as `ENOSYS` or `EPERM`; the caller falls back to
+/// [`clone_legacy`].
+pub fn clone3(clone: &Clone<'_>) -> Result<Forked> {
+    let describe = || {
+        let cgroup = clone
+            .cgroup
+            .map_or(String::new(), |fd| format!(", cgroup=[{}]", fd.as_raw_fd()));
+        format!("clone3({}{cgroup})", clone_flag_names(clone.flags))
+    };
+    let flag = |flag: i32| u64::from(flag.cast_unsigned());
+    if clone.flags & flag(libc::CLONE_VM) != 0 {
+        return Err(Error::new(describe(), Errno::EINVAL));
+    }
+    let mut pidfd: i32 = -1;
+    let mut args = libc::clone_args {
+        flags: clone.flags | flag(libc::CLONE_PIDFD),
+        pidfd: (&raw mut pidfd).addr() as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // With CLONE_PARENT the exit signal is inherited and must not be given.
+    if clone.flags & flag(libc::CLONE_PARENT) == 0 {
+        args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    }
+    if let Some(cgroup) = clone.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: without CLONE_VM the child runs on a copy of this memory and of
+    // this stack, as after fork(2); `args` outlives the call and `pidfd` is
+    // written, if at all, before it returns. The process is single-threaded
+    // (the callers assert it), so no lock is held by a thread that is gone.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            mem::size_of::<libc::clone_args>(),
+        )
+    };
+    forked(pid, pidfd).map_err(|errno| Error::new(describe(), errno))
+}
+
+/// `CLONE_INTO_CGROUP`, which libc gives as a signed constant too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes a child by clone(2), for kernels without clone3: no cgroup.
+///
+/// # Errors
+/// Those of clone.
+pub fn clone_legacy(flags: u64) -> Result<Forked> {
+    let flags = flags | u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    let exit_signal = if flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) == 0 {
+        u64::from(libc::SIGCHLD.cast_unsigned())
+    } else {
+        0
+    };
+    let mut pidfd: i32 = -1;
+    // SAFETY: as for clone3: no CLONE_VM (checked by the caller's clone3), a
+    // null stack means a copy of this one, and with CLONE_PIDFD the kernel
+    // writes one int to the third argument.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags | exit_signal,
+            0,
+            &raw mut pidfd,
+            0,
+            0,
+        )
+    };
+    forked(pid, pidfd)
+        .map_err(|errno| Error::new(format!("clone({})", clone_flag_names(flags)), errno))
+}
+
+/// Reads what a raw clone returned.
+fn forked(pid: libc::c_long, pidfd: i32) -> std::result::Result<Forked, Errno> {
+    match pid {
+        0 => Ok(Forked::Child),
+        pid if pid > 0 => {
+            // SAFETY: the kernel has just made this descriptor for us and
+            // nobody else knows its number.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            // A pid is at most 2^22 (proc(5), pid_max).
+            let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+            Ok(Forked::Parent(pid, pidfd))
+        }
+        _ => Err(Errno::last()),
+    }
+}
+
+/// The names of the namespace flags, for messages.
+fn clone_flag_names(flags: u64) -> String {
+    let names = [
+        (libc::CLONE_NEWUSER, "NEWUSER"),
+        (libc::CLONE_NEWNS, "NEWNS"),
+        (libc::CLONE_NEWPID, "NEWPID"),
+        (libc::CLONE_NEWNET, "NEWNET"),
+        (libc::CLONE_NEWIPC, "NEWIPC"),
+        (libc::CLONE_NEWUTS, "NEWUTS"),
+        (libc::CLONE_NEWCGROUP, "NEWCGROUP"),
+        (libc::CLONE_PARENT, "PARENT"),
+    ];
+    let set: Vec<&str> = names
+        .into_iter()
+        .filter(|(flag, _)| flags & u64::from(flag.cast_unsigned()) != 0)
+        .map(|(_, name)| name)
+        .collect();
+    if set.is_empty() {
+        "0".to_owned()
+    } else {
+        set.join("|")
+    }
+}
+
+/// Whether this process has exactly one thread.
+///
+/// # Errors
+/// Those of stat(2) on `/proc/self/task`.
+pub fn is_single_threaded() -> Result<bool> {
+    // A directory's link count is 2 plus its subdirectories: one a thread.
+    let stat = call(nix::sys::stat::stat("/proc/self/task"), || {
+        "stat(\"/proc/self/task\")".to_owned()
+    })?;
+    Ok(stat.st_nlink == 3)
+}
+
+/// A descriptor for the process `pid` (Linux 5.3).
+///
+/// # Errors
+/// `ESRCH` if there is none.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: two integers in, a new descriptor or -1 out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(Error::new(format!("pidfd_open({pid})"), Errno::last())),
+    }
+}
+
+/// Sends `signal`, a number so that real-time signals can be named; 0 only
+/// checks (Linux 5.1).
+///
+/// # Errors
+/// `ESRCH` if the process is gone, `EINVAL` for a number that is no signal.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: integers and a null siginfo, which the kernel fills in itself.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    call(Errno::result(sent).map(drop), || {
+        format!("pidfd_send_signal([{}], {signal})", pidfd.as_raw_fd())
+    })
+}
+
+/// A copy of descriptor `number` of the process behind `pidfd` (Linux 5.6).
+///
+/// # Errors
+/// `EPERM` without ptrace access, `EBADF` if it has no such descriptor.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: three integers in, a new descriptor or -1 out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => {
+            let text = format!("pidfd_getfd([{}], {number})", pidfd.as_raw_fd());
+            Err(Error::new(text, Errno::last()))
+        }
+    }
+}
+
+/// Waits for the child behind `pidfd` to end, and reaps it (Linux 5.4).
+///
+/// # Errors
+/// `ECHILD` if it is no child of ours or was reaped before.
+pub fn wait(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+    loop {
+        match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            status => {
+                return call(status, || {
+                    format!("waitid(P_PIDFD, [{}])", pidfd.as_raw_fd())
+                });
+            }
+        }
+    }
+}
+
+/// Reaps one child that has ended, if there is one.
+///
+/// # Errors
+/// Those of waitpid, but for `ECHILD`, which reads as none.
+pub fn reap_any() -> Result<Option<(Pid, WaitStatus)>> {
+    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
+        Ok(status) => Ok(status.pid().map(|pid| (pid, status))),
+        Err(errno) => Err(Error::new("waitpid(-1, WNOHANG)", errno)),
+    }
+}
+
+/// Sends `signal` to every process of the group `group`.
+///
+/// # Errors
+/// `ESRCH` if it is empty.
+pub fn kill_group(group: Pid, signal: Signal) -> Result<()> {
+    call(nix::sys::signal::killpg(group, signal), || {
+        format!("killpg({group}, {signal})")
+    })
+}
+
+/// Replaces this process by the program at `path`.
+///
+/// # Errors
+/// Those of execve; on success it does not return.
+pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    call(nix::unistd::execve(path, args, env), || {
+        format!("execve({path:?})")
+    })
+}
+
+/// Replaces this process by the program behind `fd`.
+///
+/// # Errors
+/// Those of execveat; on success it does not return.
+pub fn fexecve(fd: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    let pointers = |strings: &[CString]| {
+        strings
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect::<Vec<_>>()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end in a null pointer and they, like the strings
+    // that they point to, live across the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    Err(Error::new(
+        format!("execveat([{}], \"\")", fd.as_raw_fd()),
+        Errno::last(),
+    ))
+}
+
+/// Ends this process at once: no destructor, no handler, no flush. The one
+/// way out of a child.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// When the process started: field 22 of its `/proc/PID/stat`, in clock ticks
+/// since boot, which together with the pid identifies it (proc(5)); and its
+/// state letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `Z` and so on.
+    pub state: char,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Reads `/proc/PID/stat`.
+///
+/// # Errors
+/// `ENOENT` or `ESRCH` if the process is gone.
+pub fn stat(pid: Pid) -> Result<Stat> {
+    let path = format!("/proc/{pid}/stat");
+    let text = call(std::fs::read(&path), || format!("read({path:?})"))?;
+    parse_stat(&text).ok_or_else(|| Error::new(format!("read({path:?})"), Errno::EINVAL))
+}
+
+/// The command's name, in brackets, may hold anything, so fields are counted
+/// from the last bracket.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let after = text.iter().rposition(|byte| *byte == b')')? + 1;
+    let mut fields = std::str::from_utf8(&text[after..])
+        .ok()?
+        .split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // The state is field 3, the start time field 22.
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+/// Polls descriptors for input until one is ready or `timeout_ms` is over
+/// (`None` waits for ever). The answer has one bool a descriptor.
+///
+/// # Errors
+/// Those of poll(2), but for `EINTR`, which reads as nothing ready.
+pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u16>) -> Result<Vec<bool>> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut polled: Vec<PollFd<'_>> = fds
+        .iter()
+        .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
+        .collect();
+    match poll(
+        &mut polled,
+        timeout_ms.map_or(PollTimeout::NONE, PollTimeout::from),
+    ) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return Ok(vec![false; fds.len()]),
+        Err(errno) => {
+            return Err(Error::new(
+                format!("poll({} descriptors)", fds.len()),
+                errno,
+            ));
+        }
+    }
+    Ok(polled
+        .iter()
+        .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_from_the_last_bracket() {
+        let line = |name: &str| {
+            format!("42 ({name}) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2")
+        };
+        for name in ["sh", "a b", "x) R 9 (", ")"] {
+            assert_eq!(
+                parse_stat(line(name).as_bytes()),
+                Some(Stat {
+                    state: 'S',
+                    start_time: 987_654
+                }),
+                "{name}"
+            );
+        }
+        assert_eq!(parse_stat(b"42 (sh) S 1 2"), None);
+        assert_eq!(parse_stat(b""), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! Signals: blocked and read by the runtime, reset for the container.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::{Result, call};
+
+/// Gives every signal its default disposition and empties the mask: what
+/// execve would otherwise hand on to the container's program (signal(7);
+/// Rust's start-up ignores SIGPIPE).
+///
+/// # Errors
+/// None that sigprocmask gives for these arguments.
+pub fn reset_all() -> Result<()> {
+    // SIGKILL and SIGSTOP can't be changed, and glibc keeps 32 and 33 for
+    // itself: the raw call reaches those too.
+    for signal in 1..=64 {
+        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            set_default(signal);
+        }
+    }
+    call(
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None),
+        || "sigprocmask(SIG_SETMASK, {})".to_owned(),
+    )
+}
+
+/// Gives one signal its default disposition.
+pub fn set_default(signal: i32) {
+    /// The kernel's struct sigaction of x86_64 and aarch64, all zero:
+    /// `SIG_DFL`, no flags, an empty mask (rt_sigaction(2)).
+    const DEFAULT: [u64; 4] = [0; 4];
+    // SAFETY: the kernel reads 8 bytes of mask and the three words before it
+    // from DEFAULT and, with a null pointer, writes nothing.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            DEFAULT.as_ptr(),
+            std::ptr::null::<u64>(),
+            size_of::<u64>(),
+        );
+    }
+}
+
+/// All signals that can be blocked, blocked, and read from a descriptor
+/// instead.
+#[derive(Debug)]
+pub struct Blocked {
+    fd: SignalFd,
+}
+
+impl Blocked {
+    /// Blocks every signal for this process.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn all() -> Result<Self> {
+        // Faults stay unblocked, or the kernel kills us without a word.
+        let mut set = SigSet::all();
+        for fault in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGILL,
+            Signal::SIGFPE,
+            Signal::SIGTRAP,
+            Signal::SIGSYS,
+        ] {
+            set.remove(fault);
+        }
+        call(
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None),
+            || "sigprocmask(SIG_SETMASK, all)".to_owned(),
+        )?;
+        let fd = call(
+            SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK),
+            || "signalfd(all)".to_owned(),
+        )?;
+        Ok(Self { fd })
+    }
+
+    /// The next signal's number, if one is there.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn next(&self) -> Result<Option<i32>> {
+        match self.fd.read_signal() {
+            Ok(info) => Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok())),
+            Err(Errno::EINTR) => Ok(None),
+            Err(errno) => call(Err(errno), || "read(signalfd)".to_owned()),
+        }
+    }
+}
+
+impl AsFd for Blocked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
