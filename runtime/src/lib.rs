@@ -11,5 +11,6 @@
 //! to each other. [`sys`] is the only module with `unsafe`.
 
 pub mod error;
+pub mod plan;
 pub mod spec;
 pub mod sys;

@@ -1,0 +1,11 @@
+//! Every decision, and nothing done.
+//!
+//! A [`Plan`](self) is made from config.json and facts about the host, and
+//! holds what parent and child then do in order. Making one changes nothing
+//! and calls nothing, so it is tested by tables without root, fuzzed, and
+//! printed by `rrun plan`.
+
+pub mod capabilities;
+pub mod hooks;
+pub mod namespaces;
+pub mod process;
