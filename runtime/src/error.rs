@@ -133,6 +133,15 @@ impl Error {
         Self { kind, ..self }
     }
 
+    /// The same failure with the errno at its root, as read from a channel.
+    #[must_use]
+    pub fn with_errno(self, errno: Errno) -> Self {
+        Self {
+            errno: Some(errno),
+            ..self
+        }
+    }
+
     /// The same failure with something that the user can do about it.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {

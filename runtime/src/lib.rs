@@ -10,7 +10,10 @@
 //! on the host, `child` in the container, and `channel` is what they say
 //! to each other. [`sys`] is the only module with `unsafe`.
 
+pub mod channel;
 pub mod error;
+pub mod hooks;
+pub mod idmap;
 pub mod plan;
 pub mod spec;
 pub mod sys;

@@ -124,6 +124,18 @@ pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     })
 }
 
+/// Makes reads and writes return at once.
+///
+/// # Errors
+/// `EBADF`.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    use nix::fcntl::OFlag;
+    let describe = || format!("fcntl([{}], O_NONBLOCK)", fd.as_raw_fd());
+    let flags = call(fcntl(fd, FcntlArg::F_GETFL), describe)?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    call(fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop), describe)
+}
+
 /// Whether descriptor number `fd` is open.
 #[must_use]
 pub fn is_open(fd: RawFd) -> bool {

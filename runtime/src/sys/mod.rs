@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod descriptors;
 mod error;
 pub mod keyring;
+pub mod memory;
 pub mod namespace;
 pub mod process;
 pub mod signal;

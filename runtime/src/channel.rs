@@ -1,0 +1,294 @@
+//! What the parent and the child say to each other while a process is made.
+//!
+//! ```text
+//!   parent (host)                                child (container)
+//!     | -- clone3 ------------------------------->  |
+//!     |  cgroup membership, id maps                 |  waits
+//!     | -- Go ----------------------------------->  |  (second fork only: a stage
+//!     | <- Born(pid) -----------------------------  |   process makes the real child,
+//!     | -- Go ----------------------------------->  |   which gets its own Go)
+//!     |                                             |  namespaces, mounts
+//!     | <- HooksWanted ---------------------------  |  only if there are such hooks
+//!     |  prestart, createRuntime                    |  waits
+//!     | -- Continue ----------------------------->  |  pivot, console, identity
+//!     | <- Terminal + descriptor -----------------  |  only a foreground terminal
+//!     | <- Listener(number) ----------------------  |  only seccomp notify; by now
+//!     | -- Continue ----------------------------->  |  read and write alone are sure
+//!     | <- Ready ---------------------------------  |
+//!     |  limits, state "created"                    |  waits
+//!     | -- Continue ----------------------------->  |  `create`: waits at its gate
+//!     |                                             |  `run`, `exec`: execve
+//!     | <- end of file ---------------------------  |  the program runs
+//! ```
+//!
+//! At any moment the child may say `Failed` instead, and an end of file before
+//! `Ready` is a child that died without a word. An end of file on the child's
+//! side is a parent that died: the child leaves.
+//!
+//! The socket keeps message boundaries (`SOCK_SEQPACKET`), so a message is one
+//! write(2), the only call besides read(2) that a child may need behind its
+//! seccomp filter. A message is a tag byte and its payload.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::error::{Error, Kind, Result};
+use crate::sys::descriptors;
+
+/// The longest message: a tag and an error text, which is cut to fit.
+const LONGEST: usize = 16 * 1024;
+
+/// What the child tells the parent.
+#[derive(Debug)]
+pub enum FromChild {
+    /// A stage process has made the container's process, of this pid in the
+    /// parent's pid namespace.
+    Born(i32),
+    /// Everything is mounted: time for `prestart` and `createRuntime`.
+    HooksWanted,
+    /// The master of the process's terminal.
+    Terminal(OwnedFd),
+    /// A seccomp notify descriptor, by its number in the child.
+    Listener(RawFd),
+    /// Set up; only the program itself is missing.
+    Ready,
+    /// The set-up failed.
+    Failed(Error),
+    /// The child's end is closed: it executed its program, or died.
+    Closed,
+}
+
+/// What the parent tells the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FromParent {
+    /// Membership and id maps are settled.
+    Go,
+    /// What was asked for is done.
+    Continue,
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct ParentEnd(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub struct ChildEnd(OwnedFd);
+
+/// A new channel.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
+    let (parent, child) = descriptors::seqpacket_pair()?;
+    Ok((ParentEnd(parent), ChildEnd(child)))
+}
+
+const BORN: u8 = b'b';
+const HOOKS_WANTED: u8 = b'h';
+const TERMINAL: u8 = b't';
+const LISTENER: u8 = b'l';
+const READY: u8 = b'r';
+const FAILED: u8 = b'f';
+const GO: u8 = b'g';
+const CONTINUE: u8 = b'c';
+
+impl ParentEnd {
+    /// Waits for the child's next word.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2), and a message that no child of ours sends.
+    pub fn receive(&self) -> Result<FromChild> {
+        let mut buffer = vec![0_u8; LONGEST];
+        let (length, fd) = descriptors::receive(self.0.as_fd(), &mut buffer)?;
+        let Some((&tag, payload)) = buffer[..length].split_first() else {
+            return Ok(FromChild::Closed);
+        };
+        let message = match (tag, fd) {
+            (BORN, _) => read_number(payload).map(FromChild::Born),
+            (HOOKS_WANTED, _) => Some(FromChild::HooksWanted),
+            (TERMINAL, Some(fd)) => Some(FromChild::Terminal(fd)),
+            (LISTENER, _) => read_number(payload).map(FromChild::Listener),
+            (READY, _) => Some(FromChild::Ready),
+            (FAILED, _) => Some(FromChild::Failed(decode_error(payload))),
+            _ => None,
+        };
+        message.ok_or_else(|| {
+            Error::new(
+                Kind::System,
+                format!("the child sent {length} bytes that mean nothing"),
+            )
+        })
+    }
+
+    /// Tells the child to go on.
+    ///
+    /// # Errors
+    /// `EPIPE` if the child is gone.
+    pub fn send(&self, message: FromParent) -> Result<()> {
+        let tag = match message {
+            FromParent::Go => GO,
+            FromParent::Continue => CONTINUE,
+        };
+        Ok(descriptors::send(self.0.as_fd(), &[tag], None)?)
+    }
+}
+
+impl AsFd for ParentEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl ChildEnd {
+    /// Waits for the parent's word; `None` if the parent is gone.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn receive(&self) -> Result<Option<FromParent>> {
+        let mut tag = [0_u8; 1];
+        match descriptors::read(self.0.as_fd(), &mut tag)? {
+            0 => Ok(None),
+            _ if tag[0] == GO => Ok(Some(FromParent::Go)),
+            _ => Ok(Some(FromParent::Continue)),
+        }
+    }
+
+    /// Tells the parent that a stage process made `pid`.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn born(&self, pid: i32) -> Result<()> {
+        self.write(BORN, &pid.to_ne_bytes())
+    }
+
+    /// Asks the parent for the hooks that run in its namespaces.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn hooks_wanted(&self) -> Result<()> {
+        self.write(HOOKS_WANTED, &[])
+    }
+
+    /// Hands the master of the process's terminal to the parent.
+    ///
+    /// # Errors
+    /// Those of sendmsg(2).
+    pub fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
+        Ok(descriptors::send(
+            self.0.as_fd(),
+            &[TERMINAL],
+            Some(master),
+        )?)
+    }
+
+    /// Tells the parent to fetch the seccomp notify descriptor `number`.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn listener(&self, number: RawFd) -> Result<()> {
+        self.write(LISTENER, &number.to_ne_bytes())
+    }
+
+    /// Tells the parent that only the program itself is missing.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn ready(&self) -> Result<()> {
+        self.write(READY, &[])
+    }
+
+    /// Tells the parent why the set-up failed.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn failed(&self, error: &Error) -> Result<()> {
+        self.write(FAILED, &encode_error(error))
+    }
+
+    /// One message by one write.
+    fn write(&self, tag: u8, payload: &[u8]) -> Result<()> {
+        let mut message = Vec::with_capacity(payload.len() + 1);
+        message.push(tag);
+        message.extend_from_slice(payload);
+        Ok(descriptors::write_all(self.0.as_fd(), &message)?)
+    }
+}
+
+impl AsFd for ChildEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn read_number(payload: &[u8]) -> Option<i32> {
+    payload.try_into().ok().map(i32::from_ne_bytes)
+}
+
+/// An error as bytes: kind, errno, hint-free text, with line feeds between.
+/// Also what a waiting container answers to `start`.
+#[must_use]
+pub fn encode_error(error: &Error) -> Vec<u8> {
+    let errno = error.errno().map_or(0, |errno| errno as i32);
+    let mut text = format!("{}\n{errno}\n{error}", error.kind().name()).into_bytes();
+    text.truncate(LONGEST - 1);
+    text
+}
+
+/// The error behind [`encode_error`]'s bytes.
+#[must_use]
+pub fn decode_error(bytes: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines = text.splitn(3, '\n');
+    let kind = lines.next().and_then(Kind::from_name);
+    let errno = lines.next().and_then(|errno| errno.parse().ok());
+    match (kind, errno, lines.next()) {
+        (Some(kind), Some(errno), Some(words)) => {
+            let error = Error::new(kind, words);
+            if errno == 0 {
+                error
+            } else {
+                error.with_errno(Errno::from_raw(errno))
+            }
+        }
+        _ => Error::new(Kind::System, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    fn an_error_crosses_with_kind_errno_and_text() {
+        let sent = Error::from(sys::Error::new("mount(\"a\nb\")", Errno::EPERM))
+            .with_kind(Kind::CommandNotFound);
+        let received = decode_error(&encode_error(&sent));
+        assert_eq!(received, sent);
+        assert_eq!(decode_error(b"half").to_string(), "half");
+    }
+
+    #[test]
+    fn messages_cross_with_their_boundaries_and_the_end_is_seen() {
+        let (parent, child) = pair().unwrap();
+        child.born(4711).unwrap();
+        child.listener(9).unwrap();
+        child.ready().unwrap();
+        assert!(matches!(parent.receive().unwrap(), FromChild::Born(4711)));
+        assert!(matches!(parent.receive().unwrap(), FromChild::Listener(9)));
+        assert!(matches!(parent.receive().unwrap(), FromChild::Ready));
+        parent.send(FromParent::Continue).unwrap();
+        assert_eq!(child.receive().unwrap(), Some(FromParent::Continue));
+        child
+            .failed(&Error::new(Kind::Hook, "x".repeat(2 * LONGEST)))
+            .unwrap();
+        let FromChild::Failed(error) = parent.receive().unwrap() else {
+            panic!()
+        };
+        assert_eq!(error.kind(), Kind::Hook);
+        drop(child);
+        assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
+    }
+}

@@ -1,0 +1,211 @@
+//! Hooks run: a program, the state on its standard input, a time limit.
+//!
+//! A hook inherits no descriptor but its own three and leads a process group,
+//! which is killed as a whole when its time is up. What it prints is read all
+//! along, so that it never blocks, and the end of it goes into the error.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::hooks::Hook;
+use crate::sys::descriptors::{self, CloseRange};
+use crate::sys::process::{self, Clone, Forked};
+use crate::sys::signal;
+
+/// How much of a hook's output an error shows.
+const SHOWN: usize = 2048;
+
+/// Runs the hooks of `moment` in order; the first that fails ends it.
+///
+/// `state` is the container's state as compact JSON; `env` is what a hook
+/// without an environment of its own gets.
+///
+/// # Errors
+/// The hook, and its exit status with what it printed, or its timeout.
+pub fn run_all(moment: &str, hooks: &[Hook], state: &[u8], env: &[CString]) -> Result<()> {
+    for (at, hook) in hooks.iter().enumerate() {
+        run(hook, state, env)
+            .map_err(|error| error.with_kind(Kind::Hook))
+            .context(|| format!("{moment} hook #{at} {:?}", hook.path))?;
+    }
+    Ok(())
+}
+
+/// A hook that is running, with our ends of its pipes.
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    stdin: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    printed: Vec<u8>,
+}
+
+fn run(hook: &Hook, state: &[u8], env: &[CString]) -> Result<()> {
+    let mut running = spawn(hook, env)?;
+    let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
+    let mut unread = state;
+    loop {
+        running.feed(&mut unread);
+        let Some(wait) = time_left(deadline) else {
+            running.kill();
+            let limit = hook.timeout.unwrap_or_default().as_secs();
+            return Err(Error::new(Kind::Hook, format!("timed out after {limit} s")));
+        };
+        if running.wait(wait)? {
+            return running.finish();
+        }
+    }
+}
+
+/// Milliseconds until the deadline, at most the poll's tick; `None` when it is
+/// over.
+fn time_left(deadline: Option<Instant>) -> Option<u16> {
+    /// Long enough to cost nothing, short enough for poll's argument.
+    const TICK: Duration = Duration::from_secs(10);
+    let left = match deadline {
+        None => TICK,
+        Some(deadline) => deadline.checked_duration_since(Instant::now())?.min(TICK),
+    };
+    // Rounded up, so that the last wait does not spin.
+    u16::try_from(left.as_millis() + 1).ok()
+}
+
+/// Starts the hook.
+fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
+    let (stdin_read, stdin_write) = descriptors::pipe()?;
+    let (output_read, output_write) = descriptors::pipe()?;
+    let (status_read, status_write) = descriptors::pipe()?;
+    // Our copies stay clear of the child's 0, 1 and 2.
+    let [stdin_read, output_write, status_write] =
+        [stdin_read, output_write, status_write].map(|fd| descriptors::move_above(fd, 3));
+    let (stdin_read, output_write, status_write) = (stdin_read?, output_write?, status_write?);
+    let forked = match process::clone3(&Clone::default()) {
+        Err(_) => process::clone_legacy(0)?,
+        Ok(forked) => forked,
+    };
+    let (pid, pidfd) = match forked {
+        Forked::Parent(pid, pidfd) => (pid, pidfd),
+        Forked::Child => {
+            let stdio = [stdin_read.as_fd(), output_write.as_fd()];
+            let Err(error) = execute(hook, env, stdio);
+            let _ = descriptors::write_all(status_write.as_fd(), error.to_string().as_bytes());
+            process::exit_now(127);
+        }
+    };
+    drop((stdin_read, output_write, status_write));
+    descriptors::set_nonblocking(stdin_write.as_fd())?;
+    let mut running = Running {
+        pid,
+        pidfd,
+        stdin: Some(stdin_write),
+        output: Some(output_read),
+        printed: vec![],
+    };
+    // Closed by execve, or filled with the reason why there was none.
+    let mut text = [0_u8; 512];
+    let length = descriptors::read(status_read.as_fd(), &mut text)?;
+    if length > 0 {
+        running.kill();
+        return Err(Error::new(
+            Kind::Hook,
+            String::from_utf8_lossy(&text[..length]),
+        ));
+    }
+    Ok(running)
+}
+
+/// The hook's own side, up to its program.
+fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 2]) -> Result<Infallible> {
+    let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    descriptors::duplicate_onto(stdio[0], 0)?;
+    descriptors::duplicate_onto(stdio[1], 1)?;
+    descriptors::duplicate_onto(stdio[1], 2)?;
+    descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
+    signal::reset_all()?;
+    let env = hook.env.as_deref().unwrap_or(env);
+    Ok(process::execve(&hook.path, &hook.args, env)?)
+}
+
+impl Running {
+    /// Writes as much of the state as the hook takes now. A hook that does not
+    /// read its input is as good as any.
+    fn feed(&mut self, unread: &mut &[u8]) {
+        let Some(stdin) = &self.stdin else { return };
+        match nix::unistd::write(stdin, unread) {
+            Ok(written) if written < unread.len() => *unread = &unread[written..],
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            _ => self.stdin = None,
+        }
+    }
+
+    /// Waits up to `milliseconds` for output or the end; whether it ended.
+    fn wait(&mut self, milliseconds: u16) -> Result<bool> {
+        // While input is left to write, look again soon.
+        let wait = if self.stdin.is_some() {
+            milliseconds.min(10)
+        } else {
+            milliseconds
+        };
+        let mut watched = vec![self.pidfd.as_fd()];
+        watched.extend(self.output.as_ref().map(AsFd::as_fd));
+        let ready = process::poll_readable(&watched, Some(wait))?;
+        let (ended, readable) = (ready[0], ready.get(1) == Some(&true));
+        if readable && !ended {
+            self.read_output();
+        }
+        Ok(ended)
+    }
+
+    /// Reads once, keeping only the end of all that was printed.
+    fn read_output(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut buffer = [0_u8; SHOWN];
+        match descriptors::read(output.as_fd(), &mut buffer) {
+            Ok(length) if length > 0 => {
+                self.printed.extend_from_slice(&buffer[..length]);
+                let surplus = self.printed.len().saturating_sub(SHOWN);
+                self.printed.drain(..surplus);
+            }
+            _ => self.output = None,
+        }
+    }
+
+    /// Reaps the hook, which has ended, and judges its status.
+    fn finish(mut self) -> Result<()> {
+        // What it printed last; a grandchild may hold the pipe for ever.
+        while let Some(output) = &self.output {
+            if process::poll_readable(&[output.as_fd()], Some(0))? != [true] {
+                break;
+            }
+            self.read_output();
+        }
+        let cause = match process::wait(self.pidfd.as_fd())? {
+            WaitStatus::Exited(_, 0) => return Ok(()),
+            WaitStatus::Exited(_, code) => format!("exit status {code}"),
+            WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+            status => format!("{status:?}"),
+        };
+        let printed = String::from_utf8_lossy(&self.printed);
+        let printed = printed.trim().replace('\n', "; ");
+        let text = if printed.is_empty() {
+            cause
+        } else {
+            format!("{cause}, it printed: {printed}")
+        };
+        Err(Error::new(Kind::Hook, text))
+    }
+
+    /// Kills the hook and what it started, and reaps it.
+    fn kill(&mut self) {
+        let _ = process::kill_group(self.pid, Signal::SIGKILL);
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(self.pidfd.as_fd());
+    }
+}

@@ -1,0 +1,75 @@
+//! Hooks against real programs.
+//!
+//! One test, so that nothing else runs in this process while it forks: a fork
+//! beside another thread could copy a lock that nobody opens again.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use rrun::hooks::run_all;
+use rrun::plan::hooks::Hook;
+
+#[test]
+fn hooks_run_as_their_contract_says() {
+    a_hook_gets_the_state_and_its_failure_says_what_it_printed();
+    a_hook_out_of_time_is_killed_with_what_it_started();
+    a_missing_hook_is_an_error_that_names_it();
+}
+
+fn shell(script: &str, timeout: Option<u64>) -> Hook {
+    let text = |text: &str| CString::new(text).unwrap();
+    Hook {
+        path: text("/bin/sh"),
+        args: vec![text("sh"), text("-c"), text(script)],
+        env: None,
+        timeout: timeout.map(Duration::from_secs),
+    }
+}
+
+fn outcome(script: &str, timeout: Option<u64>) -> String {
+    let hooks = [shell(script, timeout)];
+    let env = [c"FROM=outside".to_owned()];
+    match run_all("poststart", &hooks, br#"{"id":"web"}"#, &env) {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn a_hook_gets_the_state_and_its_failure_says_what_it_printed() {
+    let prefix = "poststart hook #0 \"/bin/sh\": ";
+    for (script, expected) in [
+        ("test \"$(cat)\" = '{\"id\":\"web\"}'", "ok".to_owned()),
+        ("test \"$FROM\" = outside", "ok".to_owned()),
+        ("exec <&-; sleep 0.05", "ok".to_owned()),
+        (
+            "echo no; echo way >&2; exit 3",
+            format!("{prefix}exit status 3, it printed: no; way"),
+        ),
+        ("kill -9 $$", format!("{prefix}killed by SIGKILL")),
+        ("yes | head -c 1000000; exit 0", "ok".to_owned()),
+    ] {
+        assert_eq!(outcome(script, Some(20)), expected, "{script}");
+    }
+}
+
+fn a_hook_out_of_time_is_killed_with_what_it_started() {
+    let marker = std::env::temp_dir().join(format!("rrun-hook-{}", std::process::id()));
+    let script = format!("(sleep 2; touch {}) & sleep 60", marker.display());
+    assert_eq!(
+        outcome(&script, Some(1)),
+        "poststart hook #0 \"/bin/sh\": timed out after 1 s"
+    );
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!marker.exists(), "the hook's child outlived it");
+}
+
+fn a_missing_hook_is_an_error_that_names_it() {
+    let mut hook = shell("", None);
+    hook.path = c"/no/such/hook".to_owned();
+    assert_eq!(
+        run_all("prestart", &[hook], b"{}", &[])
+            .unwrap_err()
+            .to_string(),
+        "prestart hook #0 \"/no/such/hook\": execve(\"/no/such/hook\"): no such file or directory"
+    );
+}
