@@ -6,6 +6,11 @@
 //! printed by `rrun plan`.
 
 pub mod capabilities;
+pub mod cgroup_mounts;
+pub mod devices;
 pub mod hooks;
+pub mod mount_options;
+pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub mod sysctl;

@@ -13,8 +13,10 @@
 pub mod credentials;
 pub mod descriptors;
 mod error;
+pub mod file;
 pub mod keyring;
 pub mod memory;
+pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod signal;
