@@ -11,9 +11,11 @@
 //! to each other. [`sys`] is the only module with `unsafe`.
 
 pub mod channel;
+pub mod child;
 pub mod error;
 pub mod hooks;
 pub mod idmap;
+pub mod parent;
 pub mod plan;
 pub mod spec;
 pub mod sys;

@@ -292,39 +292,3 @@ fn words(flags: OFlags) -> String {
         names.join("|")
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lookup_stays_inside_its_root() {
-        let top = tempfile::tempdir();
-        let root = open(top.path(), OFlags::PATH).unwrap();
-        std::fs::create_dir(top.path().join("etc")).unwrap();
-        std::os::unix::fs::symlink("/etc", top.path().join("a")).unwrap();
-        std::os::unix::fs::symlink("../../../../proc", top.path().join("up")).unwrap();
-        std::os::unix::fs::symlink("gone", top.path().join("dangling")).unwrap();
-        let inode = |fd: &OwnedFd| stat(std::os::fd::AsFd::as_fd(fd)).unwrap().st_ino;
-        let etc = std::fs::metadata(top.path().join("etc")).unwrap();
-        use std::os::fd::AsFd;
-        use std::os::unix::fs::MetadataExt;
-        let follow = |path: &str| resolve(root.as_fd(), Path::new(path), Links::Follow);
-        assert_eq!(inode(&follow("/a").unwrap()), etc.ino());
-        assert_eq!(inode(&follow("../../etc").unwrap()), etc.ino());
-        for (path, links, errno) in [
-            ("up", Links::Follow, Errno::ENOENT),
-            ("dangling", Links::Follow, Errno::ENOENT),
-            ("a", Links::Refuse, Errno::ELOOP),
-            ("etc/x", Links::Refuse, Errno::ENOENT),
-        ] {
-            let error = resolve(root.as_fd(), Path::new(path), links).unwrap_err();
-            assert_eq!(error.errno(), errno, "{path}");
-        }
-        let link = resolve(root.as_fd(), Path::new("a"), Links::NotLast).unwrap();
-        assert_eq!(
-            read_link(link.as_fd(), OsStr::new("")).unwrap(),
-            Path::new("/etc")
-        );
-    }
-}

@@ -1,0 +1,68 @@
+//! `tmpcopyup`: a tmpfs begins with what the directory below it holds.
+
+use std::ffi::{OsStr, OsString};
+use std::io::copy as copy_bytes;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, OFlags, Stat};
+
+use crate::error::{Context, Result};
+use crate::sys::file;
+
+/// Copies the tree below `from` into the directory `to`: files, directories,
+/// links and nodes, with owner and mode.
+///
+/// # Errors
+/// Of the file that failed.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    for name in names(from)? {
+        let stat = file::stat_at(from, &name)?;
+        entry(from, to, &name, &stat).context(|| format!("copy {name:?}"))?;
+    }
+    Ok(())
+}
+
+fn entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> Result<()> {
+    let mode = stat.st_mode & 0o7777;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            file::make_directory(to, name, 0o700)?;
+            let (source, made) = (
+                file::open_at(from, name, OFlags::PATH | OFlags::DIRECTORY)?,
+                file::open_at(to, name, OFlags::PATH | OFlags::DIRECTORY)?,
+            );
+            copy(source.as_fd(), made.as_fd())?;
+        }
+        FileType::RegularFile => {
+            // Not waiting, should it be a fifo by now.
+            let mut source = std::fs::File::from(file::open_at(from, name, OFlags::NONBLOCK)?);
+            let mut made = std::fs::File::from(file::create_file(to, name, 0o600)?);
+            crate::sys::call(copy_bytes(&mut source, &mut made), || "copy".to_owned())?;
+        }
+        FileType::Symlink => {
+            file::make_link(&file::read_link(from, name)?, to, name)?;
+            return Ok(file::set_owner(to, name, stat.st_uid, stat.st_gid)?);
+        }
+        kind => file::make_node(to, name, kind, mode, stat.st_rdev)?,
+    }
+    file::set_owner(to, name, stat.st_uid, stat.st_gid)?;
+    Ok(file::set_mode(to, name, mode)?)
+}
+
+/// The names in a directory.
+fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    let readable: OwnedFd = file::open_at(dir, Path::new(".").as_os_str(), OFlags::DIRECTORY)?;
+    let describe = || "getdents".to_owned();
+    let entries = crate::sys::call(rustix::fs::Dir::new(readable), describe)?;
+    let mut names = Vec::new();
+    for one in entries {
+        let one = crate::sys::call(one, describe)?;
+        let name = OsStr::from_bytes(one.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}

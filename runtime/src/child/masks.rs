@@ -1,0 +1,124 @@
+//! Masked and read-only paths, from inside the root.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use rustix::fs::FileType;
+
+use super::device;
+use super::mount::add_attributes;
+use super::root::Root;
+use super::rootfs::by_number;
+use crate::error::Result;
+use crate::plan::mount_options::Attributes;
+use crate::sys;
+use crate::sys::file::{self, Links};
+use crate::sys::mount::FsContext;
+
+/// What paths are masked with, opened when the first one needs it.
+#[derive(Debug, Default)]
+pub(super) struct Masks {
+    /// The null device.
+    null: Option<OwnedFd>,
+    /// An empty read-only directory.
+    empty: Option<OwnedFd>,
+}
+
+impl Masks {
+    /// Makes the content of `path` unreadable; nothing to do where there is
+    /// none.
+    ///
+    /// # Errors
+    /// A null device that isn't one; those of mounting.
+    pub(super) fn mask(&mut self, root: &Root, path: &Path) -> Result<()> {
+        let Some(target) = present(root, path)? else {
+            return Ok(());
+        };
+        if FileType::from_raw_mode(file::stat(target.as_fd())?.st_mode) == FileType::Directory {
+            return Ok(self.cover(&target)?);
+        }
+        let null = match self.null.take() {
+            Some(null) => null,
+            None => device::null(root)?,
+        };
+        device::bind_file(null.as_fd(), target.as_fd())?;
+        self.null = Some(null);
+        Ok(())
+    }
+
+    /// Covers a directory with an empty one. The filesystem is made once and
+    /// is read-only itself, so the mounts share nothing that could be written.
+    fn cover(&mut self, target: &OwnedFd) -> sys::Result<()> {
+        if let Some(empty) = &self.empty {
+            let again = sys::mount::clone_tree(empty.as_fd(), Path::new(""), false)?;
+            return sys::mount::attach(again.as_fd(), target.as_fd());
+        }
+        let empty = match empty_directory() {
+            Ok(empty) => empty,
+            // Until Linux 5.2.
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                let flags = MsFlags::MS_RDONLY;
+                let on = by_number(target.as_fd());
+                return sys::mount::mount(
+                    Some(Path::new("tmpfs")),
+                    &on,
+                    Some("tmpfs"),
+                    flags,
+                    Some("size=0"),
+                );
+            }
+            Err(error) => return Err(error),
+        };
+        sys::mount::attach(empty.as_fd(), target.as_fd())?;
+        self.empty = Some(empty);
+        Ok(())
+    }
+
+    /// Makes `path` read-only; nothing to do where there is none. Mounts below
+    /// it stay as they are, as under runc.
+    ///
+    /// # Errors
+    /// Those of mounting.
+    pub(super) fn read_only(&mut self, root: &Root, path: &Path) -> Result<()> {
+        let Some(target) = present(root, path)? else {
+            return Ok(());
+        };
+        let tree = match sys::mount::clone_tree(target.as_fd(), Path::new(""), true) {
+            Ok(tree) => tree,
+            // Until Linux 5.2.
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                let on = by_number(target.as_fd());
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+                sys::mount::mount(Some(&on), &on, None, flags, None)?;
+                let bound = root.find(path, Links::Follow)?;
+                return Ok(add_attributes(bound.as_fd(), Attributes::RDONLY)?);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // Attached first: until Linux 5.12 only then can it be changed.
+        sys::mount::attach(tree.as_fd(), target.as_fd())?;
+        Ok(add_attributes(tree.as_fd(), Attributes::RDONLY)?)
+    }
+}
+
+/// The path, if there is one.
+fn present(root: &Root, path: &Path) -> sys::Result<Option<OwnedFd>> {
+    match root.find(path, Links::Follow) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An empty read-only tmpfs.
+fn empty_directory() -> sys::Result<OwnedFd> {
+    let context = FsContext::open("tmpfs")?;
+    context.set("source", Some("tmpfs"))?;
+    context.set("size", Some("0"))?;
+    context.set("mode", Some("755"))?;
+    context.set("ro", None)?;
+    context.create()?;
+    context.mount(Attributes::RDONLY | Attributes::NO_SUID_DEV_EXEC)
+}

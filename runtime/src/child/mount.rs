@@ -1,0 +1,446 @@
+//! One mount: made detached, dressed with its attributes, attached to a target
+//! that was opened inside the root.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use rustix::fs::{CWD, FileType, PROC_SUPER_MAGIC};
+
+use super::copy_up;
+use super::root::{Found, Missing, Root};
+use super::rootfs::{by_number, refused};
+use crate::error::Result;
+use crate::plan::mount_options::{Attributes, Options, Superblock};
+use crate::plan::mounts::{Mount, What};
+use crate::sys;
+use crate::sys::file::{self, Links};
+use crate::sys::mount::{Change, FsContext};
+
+/// The inode of a procfs' root directory.
+const PROC_ROOT_INODE: u64 = 1;
+
+/// The attributes that a bind mount takes from its options alone.
+const FREE: u64 = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
+
+/// Does one mount; `source` is the tree of a bind mount that the parent has
+/// opened.
+///
+/// # Errors
+/// Of the call that failed; the caller says which mount it was.
+pub(super) fn perform(
+    root: &Root,
+    mount: &Mount,
+    source: Option<OwnedFd>,
+    user_namespace: bool,
+) -> Result<()> {
+    match &mount.what {
+        What::Filesystem { fstype, source } => filesystem(root, mount, fstype, source),
+        What::Bind {
+            source: path,
+            recursive,
+            ..
+        } => bind(root, mount, path, *recursive, source, user_namespace),
+        What::Cgroup2 {
+            fallback,
+            mask_if_missing,
+        } => cgroup2(root, mount, fallback, *mask_if_missing, user_namespace),
+    }
+}
+
+/// Mounts a filesystem of its own.
+fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<()> {
+    let target = if matches!(fstype, "proc" | "sysfs") {
+        ordinary_directory(root, &mount.destination, fstype)?
+    } else {
+        target(root, &mount.destination, Missing::Directory)?
+    };
+    let mut options = mount.options.clone();
+    if fstype == "tmpfs" && !target.made && !options.data.iter().any(|(key, _)| key == "mode") {
+        let mode = file::stat(target.fd.as_fd())?.st_mode & 0o7777;
+        options
+            .data
+            .push(("mode".to_owned(), Some(format!("{mode:o}"))));
+    }
+    if needs_mount_call(&options) {
+        return Ok(by_mount_call(
+            root, mount, &target, fstype, source, &options,
+        )?);
+    }
+    let tree = match detached(fstype, source, &options) {
+        Ok(tree) => tree,
+        // Until Linux 5.2.
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            return Ok(by_mount_call(
+                root, mount, &target, fstype, source, &options,
+            )?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if options.copy_up {
+        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+    }
+    sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
+    Ok(dress(tree.as_fd(), &options)?)
+}
+
+/// Whether only mount(2) can express the options: fsconfig takes no value
+/// over 255 bytes and lacks some flags.
+fn needs_mount_call(options: &Options) -> bool {
+    let flags = Superblock::WORDS
+        .iter()
+        .any(|(flag, _, word)| options.superblock.0 & flag != 0 && word.is_none());
+    let long = |(_, value): &(String, Option<String>)| {
+        value.as_ref().is_some_and(|value| value.len() > 255)
+    };
+    flags || options.data.iter().any(long)
+}
+
+/// A detached mount of a new filesystem.
+fn detached(fstype: &str, source: &str, options: &Options) -> sys::Result<OwnedFd> {
+    let context = FsContext::open(fstype)?;
+    context.set("source", Some(source))?;
+    if options.attributes.read_only() {
+        context.set("ro", None)?;
+    }
+    for (flag, _, word) in Superblock::WORDS {
+        if let (true, Some(word)) = (options.superblock.0 & flag != 0, word)
+            && !word.is_empty()
+        {
+            context.set(word, None)?;
+        }
+    }
+    for (key, value) in &options.data {
+        context.set(key, value.as_deref())?;
+    }
+    context.create()?;
+    context.mount(options.attributes.set)
+}
+
+/// The same by mount(2), attached.
+fn by_mount_call(
+    root: &Root,
+    mount: &Mount,
+    target: &Found,
+    fstype: &str,
+    source: &str,
+    options: &Options,
+) -> sys::Result<()> {
+    let flags =
+        MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes.set);
+    let data: Vec<String> = options.data.iter().map(data_word).collect();
+    let data = data.join(",");
+    sys::mount::mount(
+        Some(Path::new(source)),
+        &by_number(target.fd.as_fd()),
+        Some(fstype),
+        flags,
+        Some(&data)
+            .filter(|data| !data.is_empty())
+            .map(String::as_str),
+    )?;
+    let tree = root.find(&mount.destination, Links::Follow)?;
+    dress(tree.as_fd(), options)
+}
+
+/// `key=value` as mount(2) wants it: quoted where a comma would end it.
+fn data_word((key, value): &(String, Option<String>)) -> String {
+    match value {
+        Some(value) if value.contains(',') => format!("{key}=\"{value}\""),
+        Some(value) => format!("{key}={value}"),
+        None => key.clone(),
+    }
+}
+
+/// Binds a part of the host's tree.
+fn bind(
+    root: &Root,
+    mount: &Mount,
+    path: &Path,
+    recursive: bool,
+    source: Option<OwnedFd>,
+    user_namespace: bool,
+) -> Result<()> {
+    let tree = match source {
+        Some(tree) => tree,
+        None => match sys::mount::clone_tree(CWD, path, recursive) {
+            Ok(tree) => tree,
+            // Until Linux 5.2.
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                return bind_by_mount_call(root, mount, path, recursive, user_namespace);
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let target = bind_target(root, &mount.destination, tree.as_fd())?;
+    let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
+    // Dressed before anybody can see it, unless the kernel (until 5.12) can
+    // only change attached mounts.
+    let dressed = set_and_dress(tree.as_fd(), attributes, &mount.options);
+    let late = matches!(&dressed, Err(error) if error.errno() == Errno::ENOSYS);
+    if !late {
+        dressed?;
+    }
+    sys::mount::attach(tree.as_fd(), target.as_fd())?;
+    if late {
+        set_and_dress(tree.as_fd(), attributes, &mount.options)?;
+    }
+    Ok(())
+}
+
+/// [`bind`] by mount(2).
+fn bind_by_mount_call(
+    root: &Root,
+    mount: &Mount,
+    path: &Path,
+    recursive: bool,
+    user_namespace: bool,
+) -> Result<()> {
+    let source = file::open(path, rustix::fs::OFlags::PATH)?;
+    let target = bind_target(root, &mount.destination, source.as_fd())?;
+    let mut flags = MsFlags::MS_BIND;
+    flags.set(MsFlags::MS_REC, recursive);
+    sys::mount::mount(
+        Some(&by_number(source.as_fd())),
+        &by_number(target.as_fd()),
+        None,
+        flags,
+        None,
+    )?;
+    let tree = root.find(&mount.destination, Links::Follow)?;
+    let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
+    Ok(set_and_dress(tree.as_fd(), attributes, &mount.options)?)
+}
+
+/// The target of a bind, a file where the source is one.
+fn bind_target(root: &Root, destination: &Path, source: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let stat = file::stat(source)?;
+    let missing = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Missing::Directory,
+        _ => Missing::File,
+    };
+    if destination == Path::new("/proc") && !(is_procfs(source)? && stat.st_ino == PROC_ROOT_INODE)
+    {
+        return Err(refused(
+            "\"/proc\" cannot be mounted because it is not of type proc",
+        ));
+    }
+    Ok(target(root, destination, missing)?.fd)
+}
+
+/// What a bind mount's attributes become: exactly the asked ones once any is
+/// asked, as under runc. In a user namespace the kernel has locked those that
+/// the host gave the source; they stay, and to ask them off is an error, also
+/// where the parent opened the source and the kernel would let it pass.
+fn bind_attributes(
+    tree: BorrowedFd<'_>,
+    asked: Attributes,
+    user_namespace: bool,
+) -> Result<Attributes> {
+    if asked.is_empty() {
+        return Ok(asked);
+    }
+    if !user_namespace {
+        return Ok(Attributes {
+            set: asked.set,
+            clear: asked.clear | FREE & !asked.set,
+        });
+    }
+    let locked = attributes_of(tree)? & FREE;
+    if locked & asked.clear != 0 {
+        let names = Options {
+            attributes: Attributes {
+                set: locked & asked.clear,
+                clear: 0,
+            },
+            ..Options::default()
+        };
+        return Err(refused(format!(
+            "the source's {names} is locked in a user namespace"
+        )));
+    }
+    Ok(Attributes {
+        set: asked.set | locked,
+        clear: asked.clear,
+    })
+}
+
+/// The attributes of the mount that `fd` is on; `ST_*` has their values for
+/// all but the access times.
+fn attributes_of(fd: BorrowedFd<'_>) -> sys::Result<u64> {
+    Ok(file::filesystem(fd)?.flags & FREE)
+}
+
+/// Sets the attributes of one mount, then what [`dress`] sets.
+fn set_and_dress(
+    tree: BorrowedFd<'_>,
+    attributes: Attributes,
+    options: &Options,
+) -> sys::Result<()> {
+    if !attributes.is_empty() {
+        let change = Change {
+            set: attributes.set,
+            clear: attributes.clear,
+            ..Change::default()
+        };
+        match sys::mount::set_attributes(tree, &change) {
+            Err(error) if error.errno() == Errno::ENOSYS => set_by_remount(tree, attributes.set)?,
+            done => done?,
+        }
+    }
+    dress(tree, options)
+}
+
+/// Recursive attributes and propagation.
+fn dress(tree: BorrowedFd<'_>, options: &Options) -> sys::Result<()> {
+    if !options.recursive.is_empty() {
+        let change = Change {
+            set: options.recursive.set,
+            clear: options.recursive.clear,
+            recursive: true,
+            ..Change::default()
+        };
+        sys::mount::set_attributes(tree, &change)?;
+    }
+    for propagation in &options.propagation {
+        let change = Change {
+            propagation: propagation.flag(),
+            recursive: propagation.recursive,
+            ..Change::default()
+        };
+        match sys::mount::set_attributes(tree, &change) {
+            Err(error) if error.errno() == Errno::ENOSYS => {
+                let mut flags = MsFlags::from_bits_retain(propagation.flag());
+                flags.set(MsFlags::MS_REC, propagation.recursive);
+                sys::mount::mount(None, &by_number(tree), None, flags, None)?;
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Adds attributes to the mount of which `fd` is the root.
+pub(super) fn add_attributes(fd: BorrowedFd<'_>, set: u64) -> sys::Result<()> {
+    let change = Change {
+        set,
+        ..Change::default()
+    };
+    match sys::mount::set_attributes(fd, &change) {
+        // Until Linux 5.12.
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            set_by_remount(fd, attributes_of(fd)? | set)
+        }
+        done => done,
+    }
+}
+
+/// Sets the attributes of an attached mount by mount(2).
+fn set_by_remount(tree: BorrowedFd<'_>, set: u64) -> sys::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | mount_flags(set);
+    sys::mount::mount(None, &by_number(tree), None, flags, None)
+}
+
+/// `MOUNT_ATTR_*` as `MS_*`.
+fn mount_flags(set: u64) -> MsFlags {
+    // The first four have the same values.
+    let mut flags = MsFlags::from_bits_retain(set & FREE);
+    flags.set(MsFlags::MS_NODIRATIME, set & Attributes::NODIRATIME != 0);
+    match set & Attributes::ATIME {
+        Attributes::NOATIME => flags | MsFlags::MS_NOATIME,
+        Attributes::STRICTATIME => flags | MsFlags::MS_STRICTATIME,
+        _ => flags,
+    }
+}
+
+/// Mounts the unified cgroup hierarchy, or what comes nearest to it.
+fn cgroup2(
+    root: &Root,
+    mount: &Mount,
+    fallback: &Path,
+    mask_if_missing: bool,
+    user_namespace: bool,
+) -> Result<()> {
+    let error = match filesystem(root, mount, "cgroup2", "cgroup") {
+        Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => error,
+        done => return done,
+    };
+    let plain = Mount {
+        options: Options {
+            data: Vec::new(),
+            ..mount.options.clone()
+        },
+        ..mount.clone()
+    };
+    match bind(root, &plain, fallback, false, None, user_namespace) {
+        Err(missing) if mask_if_missing && missing.errno() == Some(Errno::ENOENT) => {
+            let options = Options {
+                attributes: Attributes {
+                    set: Attributes::RDONLY | Attributes::NO_SUID_DEV_EXEC,
+                    clear: 0,
+                },
+                data: vec![("size".to_owned(), Some("0".to_owned()))],
+                ..Options::default()
+            };
+            let empty = Mount {
+                options,
+                ..mount.clone()
+            };
+            filesystem(root, &empty, "tmpfs", "tmpfs")
+        }
+        Err(other) => Err(error.and(&other)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The target of a procfs or sysfs: a directory that no link leads to
+/// (CVE-2019-19921, CVE-2023-27561).
+fn ordinary_directory(root: &Root, path: &Path, fstype: &str) -> Result<Found> {
+    let ordinary = || {
+        refused(format!(
+            "filesystem {fstype:?} must be mounted on ordinary directory"
+        ))
+    };
+    let mut made = false;
+    let mut found = root.find(path, Links::Refuse);
+    if matches!(&found, Err(error) if error.errno() == Errno::ENOENT) {
+        made = root.find_or_make(path, Missing::Directory)?.made;
+        found = root.find(path, Links::Refuse);
+    }
+    let fd = match found {
+        Ok(fd) => fd,
+        Err(error) if matches!(error.errno(), Errno::ELOOP | Errno::ENOTDIR) => {
+            return Err(ordinary());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match FileType::from_raw_mode(file::stat(fd.as_fd())?.st_mode) {
+        FileType::Directory => Ok(Found { fd, made }),
+        _ => Err(ordinary()),
+    }
+}
+
+/// The target of any other mount. Where links led to it, it may be neither
+/// the root nor in a procfs, which the plan could only check in words.
+fn target(root: &Root, path: &Path, missing: Missing) -> Result<Found> {
+    match root.find(path, Links::Refuse) {
+        Ok(fd) => return Ok(Found { fd, made: false }),
+        Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ELOOP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let found = root.find_or_make(path, missing)?;
+    if is_procfs(found.fd.as_fd())? {
+        return Err(refused(format!(
+            "{path:?} cannot be mounted because it is inside /proc"
+        )));
+    }
+    if root.is(found.fd.as_fd())? {
+        return Err(refused("mounting into / is prohibited"));
+    }
+    Ok(found)
+}
+
+fn is_procfs(fd: BorrowedFd<'_>) -> sys::Result<bool> {
+    Ok(file::filesystem(fd)?.magic == i64::from(PROC_SUPER_MAGIC))
+}

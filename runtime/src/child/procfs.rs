@@ -1,0 +1,49 @@
+//! Kernel parameters, written through a procfs that nobody else can have put
+//! anything over (CVE-2025-52881): a private instance where the kernel gives
+//! one, else a verified /proc, as pathrs does it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use pathrs::flags::OpenFlags;
+use pathrs::procfs::{ProcfsBase, ProcfsHandleBuilder};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys;
+
+/// Writes each parameter, by its path below /proc/sys.
+///
+/// # Errors
+/// A parameter that the kernel doesn't have or a value that it doesn't take.
+pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let procfs = ProcfsHandleBuilder::new()
+        .unmasked()
+        .build()
+        .map_err(|error| failed(&error))
+        .context(|| "open procfs for sysctl")?;
+    for (path, value) in sysctls {
+        let below = Path::new("sys").join(path);
+        let mut file = procfs
+            .open(ProcfsBase::ProcRoot, below, OpenFlags::O_WRONLY)
+            .map_err(|error| failed(&error))
+            .context(|| format!("sysctl {path:?}"))?;
+        sys::call(file.write_all(value.as_bytes()), || {
+            format!("write({value:?})")
+        })
+        .context(|| format!("sysctl {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// An error of pathrs, which has several lines of its own.
+fn failed(error: &pathrs::error::Error) -> Error {
+    match error.kind() {
+        pathrs::error::ErrorKind::OsError(Some(errno)) => {
+            sys::Error::new("open", nix::errno::Errno::from_raw(errno)).into()
+        }
+        _ => Error::new(Kind::System, error.to_string().replace('\n', " ")),
+    }
+}

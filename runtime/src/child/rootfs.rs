@@ -1,0 +1,231 @@
+//! Makes the container's root, in the container's namespaces, by the plan's
+//! list.
+//!
+//! ```text
+//! prepare   propagation; the root bound on itself; mounts, devices, links
+//!           -- createContainer hooks --
+//! enter     (pivot.rs) the root becomes /
+//! finish    sysctls; what is read-only; what is masked
+//! ```
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use rustix::fs::{CWD, OFlags};
+
+use super::device;
+use super::masks::Masks;
+use super::mount;
+use super::procfs;
+use super::root::Root;
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::mount_options::{Attributes, Propagation, PropagationType};
+use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
+use crate::sys;
+use crate::sys::file::{self, Links};
+use crate::sys::mount::Change;
+
+/// A root with everything in it, which [`enter`](super::pivot::enter) enters.
+#[derive(Debug)]
+pub struct PreparedRoot {
+    pub(super) root: Root,
+}
+
+impl PreparedRoot {
+    /// The root directory, before it is entered.
+    #[must_use]
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// Mounts and makes everything in the root. Call it in the container's
+/// namespaces, once the container is in its cgroup; `step` is told what is
+/// being done. `sources` are the trees that the parent has opened, by the index
+/// of their operation.
+///
+/// # Errors
+/// Of the operation that failed, with its operands.
+pub fn prepare(
+    rootfs: &Rootfs,
+    mut sources: BTreeMap<usize, OwnedFd>,
+    step: &mut dyn FnMut(&'static str),
+) -> Result<PreparedRoot> {
+    step("rootfs");
+    let root = own_root(rootfs)
+        .context(|| format!("prepare rootfs {:?}", rootfs.path))
+        .map(Root::new)?;
+    step("mounts");
+    // Modes are meant as they are written.
+    let umask = file::set_umask(0);
+    let done = perform(rootfs, &root, &mut sources);
+    let _ = file::set_umask(umask);
+    done?;
+    Ok(PreparedRoot { root })
+}
+
+/// The loop over the plan's operations.
+fn perform(rootfs: &Rootfs, root: &Root, sources: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
+    for (at, op) in rootfs.ops.iter().enumerate() {
+        match op {
+            RootfsOp::Mount(one) => {
+                mount::perform(root, one, sources.remove(&at), rootfs.user_namespace)
+                    .context(|| one.phrase())?;
+            }
+            RootfsOp::Device(one) => {
+                device::make(root, one).context(|| format!("create device {:?}", one.path))?
+            }
+            RootfsOp::Symlink(link) => {
+                symlink(root, link).context(|| format!("create symlink {:?}", link.path))?
+            }
+            RootfsOp::Remount { path, options } => {
+                remount(root, path, options.attributes).context(|| format!("remount {path:?}"))?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies what holds from inside. Call it after
+/// [`enter`](super::pivot::enter), before anything of the container runs.
+///
+/// # Errors
+/// Of the operation that failed, with its operands.
+pub fn finish(rootfs: &Rootfs) -> Result<()> {
+    // Before /proc/sys becomes read-only.
+    procfs::write_sysctls(&rootfs.sysctls)?;
+    if rootfs.finish.is_empty() {
+        return Ok(());
+    }
+    let root = Root::new(file::open(
+        Path::new("/"),
+        OFlags::PATH | OFlags::DIRECTORY,
+    )?);
+    let mut masks = Masks::default();
+    for op in &rootfs.finish {
+        match op {
+            FinishOp::Propagation(propagation) => {
+                set_propagation(Path::new("/"), *propagation).context(|| op)?;
+            }
+            FinishOp::ReadonlyMount(path) => {
+                let attributes = Attributes {
+                    set: Attributes::RDONLY,
+                    clear: 0,
+                };
+                remount(&root, path, attributes).context(|| op)?;
+            }
+            FinishOp::ReadonlyPath(path) => masks.read_only(&root, path).context(|| op)?,
+            FinishOp::MaskedPath(path) => masks.mask(&root, path).context(|| op)?,
+        }
+    }
+    Ok(())
+}
+
+/// A mount of the root that is ours: private, and a mount's root, as
+/// pivot_root needs it.
+fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
+    // A link in its place would let the bundle's owner choose another root
+    // after it was looked at.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let dir = file::open(&rootfs.path, flags)?;
+    if rootfs.entry == Entry::Chroot {
+        return Ok(dir);
+    }
+    set_propagation(Path::new("/"), rootfs.propagation)?;
+    if keeps_shared(rootfs.propagation) {
+        make_parent_private(&rootfs.path)?;
+    }
+    let tree = match sys::mount::clone_tree(CWD, &rootfs.path, true) {
+        Ok(tree) => tree,
+        // Until Linux 5.2.
+        Err(error) if error.errno() == Errno::ENOSYS => return bound_root(&rootfs.path),
+        Err(error) => return Err(error.into()),
+    };
+    let private = Change {
+        propagation: MsFlags::MS_PRIVATE.bits(),
+        ..Change::default()
+    };
+    match sys::mount::set_attributes(tree.as_fd(), &private) {
+        Err(error) if error.errno() == Errno::ENOSYS => return bound_root(&rootfs.path),
+        done => done?,
+    }
+    sys::mount::attach(tree.as_fd(), dir.as_fd())?;
+    Ok(tree)
+}
+
+/// [`own_root`] by mount(2).
+fn bound_root(path: &Path) -> Result<OwnedFd> {
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    sys::mount::mount(Some(path), path, None, bind, None)?;
+    sys::mount::mount(None, path, None, MsFlags::MS_PRIVATE, None)?;
+    Ok(file::open(path, OFlags::PATH | OFlags::DIRECTORY)?)
+}
+
+/// Whether mounts of the namespace may stay shared with the host under this
+/// propagation.
+pub(super) fn keeps_shared(propagation: Propagation) -> bool {
+    !propagation.recursive || propagation.kind == PropagationType::Shared
+}
+
+/// Makes the mount that `path` lies on private, so that what is mounted on
+/// `path` doesn't reach the host.
+fn make_parent_private(path: &Path) -> Result<()> {
+    let mut failed = None;
+    for ancestor in path.ancestors() {
+        match sys::mount::mount(None, ancestor, None, MsFlags::MS_PRIVATE, None) {
+            Ok(()) => return Ok(()),
+            // Not the root of a mount: further up.
+            Err(error) if error.errno() == Errno::EINVAL => failed = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Sets the propagation of the mount at a trusted path.
+fn set_propagation(path: &Path, propagation: Propagation) -> sys::Result<()> {
+    let mut flags = MsFlags::from_bits_retain(propagation.flag());
+    flags.set(MsFlags::MS_REC, propagation.recursive);
+    sys::mount::mount(None, path, None, flags, None)
+}
+
+/// Adds attributes to what is mounted at `path`.
+fn remount(root: &Root, path: &Path, attributes: Attributes) -> Result<()> {
+    let fd = root.find(path, Links::Follow)?;
+    mount::add_attributes(fd.as_fd(), attributes.set)?;
+    Ok(())
+}
+
+/// Makes a link below a directory of the root.
+fn symlink(root: &Root, link: &Symlink) -> Result<()> {
+    let missing = |file: &PathBuf| file::open(file, OFlags::PATH).is_err();
+    if link.only_if.as_ref().is_some_and(missing) {
+        return Ok(());
+    }
+    let (dir, name) = root.parent_of(&link.path)?;
+    match file::make_link(&link.target, dir.as_fd(), &name) {
+        Err(error) if error.errno() == Errno::EEXIST => {}
+        done => return Ok(done?),
+    }
+    if !link.replace || file::read_link(dir.as_fd(), &name).is_ok_and(|old| old == link.target) {
+        return Ok(());
+    }
+    file::remove(dir.as_fd(), &name)?;
+    Ok(file::make_link(&link.target, dir.as_fd(), &name)?)
+}
+
+/// An operand that turned out to be something else than it was said to be.
+pub(super) fn refused(text: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidConfig, text)
+}
+
+/// `/proc/self/fd/N`, for calls that take only a path.
+pub(super) fn by_number(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

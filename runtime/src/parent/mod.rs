@@ -1,0 +1,3 @@
+//! What rrun does on the host for a container.
+
+pub mod sources;

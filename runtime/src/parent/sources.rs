@@ -1,0 +1,116 @@
+//! The sources of bind mounts, opened on the host before the child exists.
+//!
+//! A container in a user namespace may have no access to the path of what it
+//! is given, and an idmapped mount needs the host's rights over the
+//! filesystem. Both are opened here as detached trees, which the child only
+//! attaches. All others the child opens itself.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use rustix::fs::{CWD, OFlags};
+
+use crate::error::{Context, Result};
+use crate::idmap;
+use crate::plan::mounts::{IdMap, IdSource, Rootfs, RootfsOp, What};
+use crate::plan::namespaces::IdMaps;
+use crate::sys::mount::{self, Change};
+use crate::sys::process::{self, Forked};
+use crate::sys::{descriptors, file};
+
+/// Opens the sources that the child can't open: detached trees, by the index
+/// of their operation in [`Rootfs::ops`].
+///
+/// # Errors
+/// A missing source, a filesystem that can't be idmapped.
+pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
+    let mut trees = BTreeMap::new();
+    for (at, op) in rootfs.ops.iter().enumerate() {
+        let RootfsOp::Mount(one) = op else { continue };
+        let What::Bind {
+            source,
+            recursive,
+            idmap,
+        } = &one.what
+        else {
+            continue;
+        };
+        if !rootfs.user_namespace && idmap.is_none() {
+            continue;
+        }
+        let tree = open(source, *recursive, idmap.as_ref(), rootfs).context(|| one.phrase())?;
+        trees.extend(tree.map(|tree| (at, tree)));
+    }
+    Ok(trees)
+}
+
+/// One tree; none where the kernel has no open_tree (until 5.2) or rrun no
+/// right to it: then the child tries by path.
+fn open(
+    source: &Path,
+    recursive: bool,
+    idmap: Option<&IdMap>,
+    rootfs: &Rootfs,
+) -> Result<Option<OwnedFd>> {
+    let tree = match mount::clone_tree(CWD, source, recursive) {
+        Ok(tree) => tree,
+        Err(error) if idmap.is_none() && matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // The copy is in the host's peer groups; in the child it would not be.
+    let propagation = Change {
+        propagation: rootfs.propagation.flag(),
+        recursive: rootfs.propagation.recursive,
+        ..Change::default()
+    };
+    match mount::set_attributes(tree.as_fd(), &propagation) {
+        Err(error) if idmap.is_none() && error.errno() == Errno::ENOSYS => return Ok(None),
+        done => done?,
+    }
+    if let Some(idmap) = idmap {
+        let user_namespace = user_namespace(&idmap.ids)?;
+        let mapped = Change {
+            user_namespace: Some(user_namespace.as_fd()),
+            recursive: idmap.recursive,
+            ..Change::default()
+        };
+        mount::set_attributes(tree.as_fd(), &mapped)?;
+    }
+    Ok(Some(tree))
+}
+
+/// A user namespace with the ids of an idmapped mount. Nobody lives in it: the
+/// process that it is made with ends at once, the descriptor keeps it.
+fn user_namespace(ids: &IdSource) -> Result<OwnedFd> {
+    let (uids, gids) = match ids {
+        IdSource::Namespace(path) => return Ok(file::open(path, OFlags::RDONLY)?),
+        IdSource::Mappings { uids, gids } => (uids.clone(), gids.clone()),
+    };
+    let (wait, go) = descriptors::pipe()?;
+    let flags = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+    let made = match process::clone3(&process::Clone {
+        flags,
+        cgroup: None,
+    }) {
+        Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) => {
+            process::clone_legacy(flags)?
+        }
+        made => made?,
+    };
+    let Forked::Parent(pid, pidfd) = made else {
+        // The end of the pipe comes when the parent is done, or dead.
+        drop(go);
+        let _ = descriptors::read(wait.as_fd(), &mut [0]);
+        process::exit_now(0);
+    };
+    let mapped = idmap::write(pid, &IdMaps { uids, gids }, true);
+    let path = format!("/proc/{pid}/ns/user");
+    let opened = mapped.and_then(|()| Ok(file::open(Path::new(&path), OFlags::RDONLY)?));
+    drop(go);
+    process::wait(pidfd.as_fd())?;
+    opened.context(|| "user namespace of an idmapped mount")
+}
