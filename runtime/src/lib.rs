@@ -12,10 +12,13 @@
 
 pub mod channel;
 pub mod child;
+pub mod cli;
 pub mod error;
 pub mod hooks;
 pub mod idmap;
 pub mod parent;
 pub mod plan;
 pub mod spec;
+pub mod state;
 pub mod sys;
+pub mod timestamp;

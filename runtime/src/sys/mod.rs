@@ -12,6 +12,7 @@
 
 pub mod credentials;
 pub mod descriptors;
+pub mod directory;
 mod error;
 pub mod file;
 pub mod keyring;

@@ -1,0 +1,229 @@
+//! The command line: argv in, plain structs out, nothing decided.
+//!
+//! ```text
+//! argv -> argv::canonical -> clap -> Invocation { global, command }
+//!         Go's spelling      types
+//! ```
+//!
+//! Engines speak to a program written in Go: a long flag has one dash or two
+//! (`-no-subreaper`), a value stands behind `=` or in the next word, a switch
+//! may be told `=false`, and in most commands flags may follow the id.
+//! [`argv`] rewrites that to the one spelling that clap takes and words the
+//! errors that engines look for; clap converts the values, prints the help,
+//! and is where man pages and completions come from (`hack/docs`).
+
+mod argv;
+mod global;
+mod lifecycle;
+mod observe;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Error, Kind, Result};
+
+pub use global::{CgroupManager, Global, LogFormat, LogLevel, Rootless};
+pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, SubCgroup, Update};
+pub use observe::{
+    Events, Features, List, ListFormat, Pause, Plan, PlanFormat, Ps, Resume, Spec, State,
+};
+pub use values::ExecUser;
+
+/// Runs containers from OCI bundles.
+///
+/// A bundle is a directory with a config.json and a root filesystem. `rrun
+/// run bundle/` runs one; engines use create, start, kill and delete.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "rrun",
+    disable_help_subcommand = true,
+    args_override_self = true,
+    subcommand_required = true
+)]
+pub struct Invocation {
+    /// Options in front of the command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command with its options.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Make a container: its process waits for `start`.
+    Create(Create),
+    /// Start the program of a created container.
+    Start(Start),
+    /// Print the state of a container as JSON.
+    State(State),
+    /// Send a signal to a container's first process.
+    Kill(Kill),
+    /// Delete a container and what it holds.
+    Delete(Delete),
+    /// Make a container, start it and, unless detached, wait for its end.
+    Run(Run),
+    /// Run one more process in a container.
+    Exec(Exec),
+    /// List the containers of the state root.
+    List(List),
+    /// List the processes of a container.
+    Ps(Ps),
+    /// Freeze all processes of a container.
+    Pause(Pause),
+    /// Thaw a paused container.
+    Resume(Resume),
+    /// Change the resource limits of a container.
+    Update(Update),
+    /// Print statistics and out-of-memory events of a container.
+    Events(Events),
+    /// Write a config.json to begin with.
+    Spec(Spec),
+    /// Print what this runtime can do as JSON.
+    Features(Features),
+    /// Show what would be done for a bundle, and do nothing.
+    Plan(Plan),
+}
+
+/// What a command line asks for.
+#[derive(Debug, Clone)]
+pub enum Parsed {
+    /// A command to execute.
+    Invocation(Box<Invocation>),
+    /// Help or the version: text to print, and success.
+    Text(String),
+}
+
+/// A command line that can't be read, with what could be read of it.
+#[derive(Debug)]
+pub struct Misread {
+    /// What is wrong.
+    pub error: Error,
+    /// The options in front of the command, if those are right: they say
+    /// where the error goes.
+    pub global: Option<Global>,
+}
+
+/// Reads a command line, `argv[0]` included.
+///
+/// # Errors
+/// [`Kind::Usage`] with the words of Go's flag package and of runc.
+pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
+    let program = Invocation::command();
+    let words = match argv::canonical(&program, argv) {
+        Ok(argv::Canonical::Words(words)) => words,
+        Ok(argv::Canonical::Help(path)) => return Ok(Parsed::Text(help(program, &path))),
+        Ok(argv::Canonical::Version) => return Ok(Parsed::Text(version())),
+        Err(error) => {
+            let global = global_alone(argv);
+            return Err(Box::new(Misread { error, global }));
+        }
+    };
+    let parsed = program
+        .try_get_matches_from(words)
+        .and_then(|mut matches| Invocation::from_arg_matches_mut(&mut matches));
+    match parsed {
+        Ok(invocation) => Ok(Parsed::Invocation(Box::new(invocation))),
+        Err(error) => Err(Box::new(Misread {
+            error: reword(&error),
+            global: global_alone(argv),
+        })),
+    }
+}
+
+/// The global options of a command line that is wrong further on.
+fn global_alone(argv: &[OsString]) -> Option<Global> {
+    /// The global options without a command.
+    #[derive(Debug, Parser)]
+    #[command(args_override_self = true)]
+    struct Alone {
+        #[command(flatten)]
+        global: Global,
+    }
+    let words = argv::global_part(&Alone::command(), argv).ok()?;
+    Some(Alone::try_parse_from(words).ok()?.global)
+}
+
+/// clap's error as one line in our manner.
+fn reword(error: &clap::Error) -> Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    // A flag is named as `--cpu-share <VALUE>`: its own name is the operand.
+    let flag = text(ContextKind::InvalidArg)
+        .map(|arg| arg.split(' ').next().unwrap_or_default().to_owned())
+        .unwrap_or_default();
+    let operand = if flag.starts_with('-') {
+        format!(" for flag {flag}")
+    } else {
+        String::new()
+    };
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let line = match error.kind() {
+        ErrorKind::ValueValidation => {
+            let cause = std::error::Error::source(error).map_or(String::new(), ToString::to_string);
+            if operand.is_empty() {
+                cause
+            } else {
+                format!("invalid value {value:?}{operand}: {cause}")
+            }
+        }
+        ErrorKind::InvalidValue => {
+            let valid = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(values)) => values.join(", "),
+                _ => String::new(),
+            };
+            format!("invalid value {value:?}{operand}: not one of {valid}")
+        }
+        // The layer before clap leaves nothing else to find; should it, the
+        // first line of clap's text says it best.
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    };
+    Error::new(Kind::Usage, line)
+}
+
+/// The help of the program or of the command at the end of `path`.
+fn help(mut program: clap::Command, path: &[String]) -> String {
+    program.build();
+    let command = path
+        .iter()
+        .fold(&mut program, |command, name| command_named(command, name));
+    command.render_long_help().to_string()
+}
+
+/// The subcommand `name`, or the command itself if it has none of that name.
+fn command_named<'c>(command: &'c mut clap::Command, name: &str) -> &'c mut clap::Command {
+    if command.find_subcommand(name).is_none() {
+        return command;
+    }
+    command
+        .get_subcommands_mut()
+        .find(|sub| sub.get_name() == name)
+        // Found just before.
+        .expect("the subcommand was just found")
+}
+
+/// The text of `--version`, in runc's form, which Docker reads.
+fn version() -> String {
+    format!(
+        "rrun version {}\ncommit: {}\nspec: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("RRUN_COMMIT"),
+        crate::spec::VERSION
+    )
+}
+
+/// The command definitions, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Invocation::command()
+}

@@ -1,0 +1,155 @@
+//! What is written down about a container, and what is derived from it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::ContainerId;
+use crate::error::Result;
+use crate::sys;
+
+/// The content of state.json. Nothing in it can be asked from the kernel: a
+/// status would be out of date the moment it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The format of this file, [`Record::VERSION`].
+    pub version: u32,
+    /// The container's name.
+    pub id: ContainerId,
+    /// The absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// The absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+    /// The annotations of config.json.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// When the container was made, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// The user id of who made it.
+    pub owner: u32,
+    /// Set until `create` is through: what is listed here may exist in part.
+    #[serde(default)]
+    pub creating: bool,
+    /// The container's first process, once there is one.
+    #[serde(default)]
+    pub init: Option<Process>,
+    /// The container's cgroup, as the module `cgroup` wrote it down.
+    #[serde(default)]
+    pub cgroup: Option<serde_json::Value>,
+    /// Whether the pid namespace is not the container's own: its processes
+    /// then outlive the first one, and delete must kill them by the cgroup.
+    #[serde(default)]
+    pub shares_pid_namespace: bool,
+}
+
+impl Record {
+    /// The format that this program writes.
+    pub const VERSION: u32 = 1;
+
+    /// The record of a container that is about to be made, by us and now.
+    #[must_use]
+    pub fn new(id: ContainerId, bundle: PathBuf, rootfs: PathBuf) -> Self {
+        Self {
+            version: Self::VERSION,
+            id,
+            bundle,
+            rootfs,
+            annotations: BTreeMap::new(),
+            created: crate::timestamp::now(),
+            owner: nix::unistd::geteuid().as_raw(),
+            creating: true,
+            init: None,
+            cgroup: None,
+            shares_pid_namespace: false,
+        }
+    }
+}
+
+/// A process by pid and start time: a pid alone may be given to another
+/// process later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// The pid in our pid namespace.
+    pub pid: i32,
+    /// Clock ticks from boot to its start (proc(5), field 22 of stat).
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The process that has the pid `pid` now.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESRCH` if there is none.
+    pub fn now(pid: Pid) -> Result<Self> {
+        Ok(Self {
+            pid: pid.as_raw(),
+            start_time: sys::process::stat(pid)?.start_time,
+        })
+    }
+
+    /// Whether it runs; a zombie does not.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/PID/stat`, but not that the process is gone.
+    pub fn is_alive(&self) -> Result<bool> {
+        match sys::process::stat(Pid::from_raw(self.pid)) {
+            Ok(stat) => {
+                Ok(stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x'))
+            }
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A descriptor of the process, to signal it and wait for it; `None` if
+    /// it does not run.
+    ///
+    /// # Errors
+    /// Those of pidfd_open(2) and of reading `/proc/PID/stat`.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let pidfd = match sys::process::pidfd_open(Pid::from_raw(self.pid)) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.errno() == Errno::ESRCH => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Only now: the descriptor holds whatever process had the pid, and
+        // its start time says whether that is ours.
+        Ok(self.is_alive()?.then_some(pidfd))
+    }
+}
+
+/// Where a container stands in its life (runtime-spec, runtime.md), and
+/// runc's `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// `create` is at work on it.
+    Creating,
+    /// Its process waits for `start`.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its cgroup is frozen.
+    Paused,
+    /// Its first process has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
