@@ -1,0 +1,191 @@
+//! What a case is: a name that says what it shows, an oracle that says it is
+//! so, what it needs from the machine, and the exceptions by runtime.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+
+/// Who says that the expected answer is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Oracle {
+    /// runc 1.1.5 answers so: the case passes with `RUNTIME=runc`.
+    Runc,
+    /// crun 1.8.1 answers so, in the pure v1 view.
+    Crun,
+    /// The kernel or the specification says so.
+    Kernel,
+}
+
+/// What a case needs beyond root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Cgroup controllers: the v2 view has none on a machine whose v1
+    /// hierarchies hold them.
+    Limits,
+    /// The v1 files of controllers.
+    V1,
+    /// A mounted cgroup2.
+    V2,
+}
+
+/// One case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// What it shows, as a sentence.
+    pub name: &'static str,
+    /// Who says so.
+    pub oracle: Oracle,
+    /// What it needs.
+    pub needs: Needs,
+    /// Runtimes that answer otherwise, each with the reason.
+    pub exceptions: &'static [(&'static str, &'static str)],
+    /// The case.
+    pub run: fn(&Test),
+}
+
+impl Case {
+    /// A case that runc answers the same way.
+    pub const fn runc(name: &'static str, run: fn(&Test)) -> Case {
+        Case {
+            name,
+            oracle: Oracle::Runc,
+            needs: Needs::Nothing,
+            exceptions: &[],
+            run,
+        }
+    }
+
+    /// A case that crun answers the same way and runc 1.1.5 can't.
+    pub const fn crun(name: &'static str, run: fn(&Test)) -> Case {
+        Case {
+            name,
+            oracle: Oracle::Crun,
+            needs: Needs::Nothing,
+            exceptions: &[],
+            run,
+        }
+    }
+
+    /// A case that the kernel or the specification answers.
+    pub const fn kernel(name: &'static str, run: fn(&Test)) -> Case {
+        Case {
+            name,
+            oracle: Oracle::Kernel,
+            needs: Needs::Nothing,
+            exceptions: &[],
+            run,
+        }
+    }
+
+    /// What it needs from the machine.
+    #[must_use]
+    pub const fn needs(self, needs: Needs) -> Case {
+        Case { needs, ..self }
+    }
+
+    /// Runtimes that are known to answer otherwise, each with the reason.
+    #[must_use]
+    pub const fn except(self, exceptions: &'static [(&'static str, &'static str)]) -> Case {
+        Case { exceptions, ..self }
+    }
+
+    /// Why this case does not run here, if so.
+    pub fn left_out(&self, runtime: &str, view: &str) -> Option<String> {
+        if let Some((_, reason)) = self.exceptions.iter().find(|(name, _)| *name == runtime) {
+            return Some(format!("{runtime}: {reason}"));
+        }
+        if runtime == "crun" && self.oracle != Oracle::Crun {
+            return Some("crun is no oracle of this case".to_owned());
+        }
+        if runtime == "runc" && self.oracle == Oracle::Crun {
+            return Some("runc 1.1.5 can't; crun is its oracle".to_owned());
+        }
+        match (self.needs, view) {
+            (Needs::Limits | Needs::V1, "v2") => {
+                Some("view v2: cgroup2 has no controllers here".to_owned())
+            }
+            (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What a case works with.
+pub struct Test {
+    /// The program under test.
+    pub runtime: PathBuf,
+    /// Its file name: `rrun`, `runc`, `crun`.
+    pub runtime_name: String,
+    /// Its `--root`.
+    pub root: PathBuf,
+    /// The case's own directory, removed afterwards.
+    pub directory: PathBuf,
+    /// The probe on the host.
+    pub probe: PathBuf,
+    /// `hybrid`, `v1` or `v2`.
+    pub view: String,
+    /// All rounds of long loops?
+    pub full: bool,
+    /// Of random orders.
+    pub seed: u64,
+    /// The first part of every name that the case makes.
+    pub prefix: String,
+    /// How many names were made.
+    pub made: Cell<u32>,
+}
+
+impl Test {
+    /// A name that no other case uses: container id and cgroup.
+    pub fn id(&self) -> String {
+        self.made.set(self.made.get() + 1);
+        format!("{}-{}", self.prefix, self.made.get())
+    }
+
+    /// Is this runc? For expectations that hold elsewhere.
+    pub fn is(&self, runtime: &str) -> bool {
+        self.runtime_name == runtime
+    }
+
+    /// Rounds of a loop: all of them, or those of an ordinary run.
+    pub fn rounds(&self, full: u32, ordinary: u32) -> u32 {
+        if self.full { full } else { ordinary }
+    }
+
+    /// The mount points of a v1 controller, or of cgroup2 for `""`, as this
+    /// view has them.
+    pub fn hierarchy(&self, controller: &str) -> Option<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        mounts.lines().find_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let right: Vec<&str> = right.split(' ').collect();
+            let found = match right[0] {
+                "cgroup" => {
+                    !controller.is_empty() && right[2].split(',').any(|name| name == controller)
+                }
+                "cgroup2" => controller.is_empty(),
+                _ => false,
+            };
+            found.then(|| PathBuf::from(left.split(' ').nth(4).unwrap_or("/")))
+        })
+    }
+
+    /// A cgroup of the case in a v1 hierarchy (`""`: cgroup2).
+    ///
+    /// # Panics
+    /// When this view has no such hierarchy.
+    pub fn cgroup(&self, controller: &str, id: &str) -> PathBuf {
+        self.hierarchy(controller)
+            .unwrap_or_else(|| panic!("no hierarchy `{controller}`"))
+            .join(id)
+    }
+
+    /// A knob of a cgroup, without its last line end.
+    #[track_caller]
+    pub fn knob(&self, controller: &str, id: &str, file: &str) -> String {
+        let path = self.cgroup(controller, id).join(file);
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim_end().to_owned()
+    }
+}

@@ -1,0 +1,34 @@
+//! Black-box tests of an OCI runtime, by its command line and by what a
+//! container sees. No other crate of the workspace is imported, so the same
+//! cases run on any runtime: `RUNTIME=runc cargo test -p spec-tests`.
+//!
+//! A [`case`] is a name (what it shows), an oracle (who says that it is so)
+//! and a closure. The [`runner`] starts each in a process of its own, in the
+//! [`view`] of cgroups that `VIEW=hybrid|v1|v2` names, kills it when it
+//! hangs, and fails it when it leaves something behind ([`leftovers`]).
+//! A case makes a [`bundle`], drives the [`runtime`] on it and reads what the
+//! probe, a static program of ours inside the container, prints as JSON.
+//!
+//! Environment:
+//!
+//! | name | meaning |
+//! |---|---|
+//! | `RUNTIME` | the program under test; default the workspace's own build |
+//! | `RUNTIME_ROOT` | the directory for its `--root`; default one for each case |
+//! | `VIEW` | `hybrid` (the machine as it is, the default), `v1` or `v2` |
+//! | `FULL=1` | all rounds of the long loops |
+//! | `SEED` | of the random orders; printed, so that a run can be repeated |
+//! | `JOBS` | cases at once, default 2 |
+
+pub mod bundle;
+pub mod case;
+pub mod leftovers;
+pub mod runner;
+pub mod runtime;
+pub mod sys;
+pub mod terminal;
+pub mod view;
+
+pub use bundle::Bundle;
+pub use case::{Case, Needs, Oracle, Test};
+pub use runtime::{Container, Outcome};

@@ -1,0 +1,157 @@
+//! The few calls that need `unsafe`: raw system calls whose errno is the
+//! fact under test, terminal ioctls, and what a spawned process does
+//! between fork and exec.
+#![allow(
+    unsafe_code,
+    reason = "the one module of this crate that may; see each SAFETY"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// A raw system call: its result, or the errno.
+///
+/// # Errors
+/// The errno as the kernel gave it.
+pub fn raw(number: i64, args: [i64; 6]) -> Result<i64, i32> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the callers pass integers, descriptors and addresses of live
+    // C strings; a wrong address is answered with EFAULT by the kernel, and
+    // the calls used here write no memory of ours except by such addresses.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if result == -1 {
+        Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    } else {
+        Ok(result)
+    }
+}
+
+/// Rows and columns of a terminal, None when `fd` is none.
+pub fn window(fd: i32) -> Option<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one winsize, which `size` is.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Sets rows and columns of a terminal.
+///
+/// # Panics
+/// When `fd` is not a terminal.
+pub fn resize(fd: BorrowedFd<'_>, rows: u16, columns: u16) {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize, which `size` is.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    assert_eq!(result, 0, "TIOCSWINSZ: {}", io::Error::last_os_error());
+}
+
+/// What a spawned process does before exec.
+pub enum Before {
+    /// Becomes the leader of a session whose controlling terminal is stdin.
+    Terminal,
+    /// Ignores this signal (exec keeps that).
+    Ignore(i32),
+    /// Blocks this signal (exec keeps that).
+    Block(i32),
+    /// Holds this descriptor as this number, open over exec.
+    Descriptor(OwnedFd, i32),
+    /// Sets this umask.
+    Umask(u32),
+    /// Is killed when the process that made it ends.
+    DieWithParent,
+}
+
+/// Adds a step between fork and exec.
+pub fn before(command: &mut Command, step: Before) {
+    let step = move || match &step {
+        Before::Terminal => {
+            // SAFETY: setsid takes nothing and is async-signal-safe.
+            unsafe { libc::setsid() };
+            // SAFETY: TIOCSCTTY takes an integer.
+            check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
+        }
+        Before::Ignore(signal) => {
+            // SAFETY: SIG_IGN is no function of ours; async-signal-safe.
+            unsafe { libc::signal(*signal, libc::SIG_IGN) };
+            Ok(())
+        }
+        Before::Block(signal) => {
+            // SAFETY: an all-zero sigset_t is a valid value.
+            let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+            // SAFETY: `set` is a valid sigset_t.
+            unsafe { libc::sigaddset(&raw mut set, *signal) };
+            // SAFETY: the kernel copies `set` before it returns.
+            check(unsafe {
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+            })
+        }
+        Before::Descriptor(fd, number) => {
+            // SAFETY: dup2 of a descriptor that the closure owns.
+            check(unsafe { libc::dup2(fd.as_raw_fd(), *number) })
+        }
+        Before::Umask(mask) => {
+            // SAFETY: umask takes an integer and can't fail.
+            unsafe { libc::umask(*mask) };
+            Ok(())
+        }
+        Before::DieWithParent => {
+            // SAFETY: prctl with integers.
+            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+        }
+    };
+    // SAFETY: every step above is async-signal-safe: plain system calls.
+    unsafe { command.pre_exec(step) };
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Forks a process that runs `child` and leaves with its answer as status.
+/// The caller must be single-threaded.
+///
+/// # Panics
+/// When fork fails.
+pub fn fork(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the callers (the probe and a case process) are single-threaded.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+    if pid == 0 {
+        let status = child();
+        // SAFETY: leaves at once, no destructors wanted.
+        unsafe { libc::_exit(status) };
+    }
+    pid
+}
+
+/// The session's terminal as (st_rdev major, minor), None without one.
+pub fn controlling_terminal() -> Option<String> {
+    std::fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|stat| {
+            let number: u64 = stat.rsplit(") ").next()?.split(' ').nth(4)?.parse().ok()?;
+            (number != 0).then(|| format!("{}:{}", libc::major(number), libc::minor(number)))
+        })
+}
+
+/// Takes over a descriptor that the kernel just made for us.
+pub fn own(fd: i32) -> OwnedFd {
+    // SAFETY: it came with SCM_RIGHTS and nobody else owns it.
+    unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) }
+}

@@ -1,0 +1,14 @@
+//! All cases of the runtime, run by [`spec_tests::runner`].
+
+#[path = "cases/lifecycle.rs"]
+mod lifecycle;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spec_tests::runner::main(
+        Path::new(env!("CARGO_BIN_EXE_probe")),
+        &[("lifecycle", lifecycle::CASES)],
+    )
+}
