@@ -18,6 +18,7 @@ pub mod hooks;
 pub mod idmap;
 pub mod parent;
 pub mod plan;
+pub mod seccomp;
 pub mod spec;
 pub mod state;
 pub mod sys;

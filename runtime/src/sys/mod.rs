@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
 pub mod terminal;
 
