@@ -13,9 +13,11 @@
 pub mod channel;
 pub mod child;
 pub mod cli;
+pub mod commands;
 pub mod error;
 pub mod hooks;
 pub mod idmap;
+pub mod log;
 pub mod parent;
 pub mod plan;
 pub mod seccomp;

@@ -1,3 +1,44 @@
 //! The `rrun` command.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use rrun::cli::{self, Parsed};
+use rrun::commands;
+use rrun::log::Log;
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let invocation = match cli::parse(&argv) {
+        Ok(Parsed::Invocation(invocation)) => invocation,
+        Ok(Parsed::Text(text)) => {
+            // Whoever closed stdout has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(misread) => {
+            let log = misread.global.and_then(|global| Log::open(&global).ok());
+            log.unwrap_or_else(Log::stderr).fail(&misread.error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = match Log::open(&invocation.global) {
+        Ok(log) => log,
+        Err(error) => {
+            Log::stderr().fail(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    log.catch_panics();
+    match commands::execute(&invocation, &log) {
+        Ok(code) => {
+            log.finish();
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            log.fail(&error);
+            ExitCode::from(invocation.command.failure_code())
+        }
+    }
+}

@@ -28,7 +28,8 @@ impl Bundle {
     /// With the configuration of `runc spec`, and busybox in the root.
     pub(crate) fn new() -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("rrun-rootfs.{}.{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("rrun-rootfs.{}.{number}", std::process::id()));
         std::fs::create_dir_all(path.join("rootfs/bin")).unwrap();
         std::fs::copy("/bin/busybox", path.join("rootfs/bin/busybox")).unwrap();
         let config = serde_json::from_str(include_str!("../data/runc-spec.json")).unwrap();
@@ -97,7 +98,10 @@ impl Bundle {
         let (read, write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
         let (go_read, go_write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
         let flags = u64::try_from(namespaces.clone_flags().bits()).unwrap_or_default();
-        let clone = Clone { flags, cgroup: None };
+        let clone = Clone {
+            flags,
+            cgroup: None,
+        };
         let Forked::Parent(pid, pidfd) = process::clone3(&clone).map_err(|e| e.to_string())? else {
             drop((read, go_write));
             let _ = rrun::sys::descriptors::read(go_read.as_fd(), &mut [0]);

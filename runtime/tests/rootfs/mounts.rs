@@ -10,9 +10,7 @@ pub(crate) const CASES: &[crate::Case] = &[(
 fn the_default_bundle() {
     let info = Bundle::new().run(mountinfo).unwrap();
     println!("{info}");
-    for (path, expected) in [
-        ("/proc", ["rw,relatime", "", "proc", "proc", "rw"]),
-    ] {
+    for (path, expected) in [("/proc", ["rw,relatime", "", "proc", "proc", "rw"])] {
         assert_eq!(mount_at(&info, path), expected, "{path}");
     }
 }

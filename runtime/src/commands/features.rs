@@ -1,0 +1,183 @@
+//! `rrun features`: what this program can do, whatever the host can
+//! (runtime-spec, features.md). Engines read it before they write a
+//! config.json, so a thing is named here only when it works.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::print;
+use crate::error::{Error, Kind, Result};
+use crate::plan::{capabilities, mount_options};
+use crate::spec;
+
+/// Prints the features.
+///
+/// # Errors
+/// Those of writing to stdout.
+pub fn execute() -> Result<()> {
+    print(&text(&features())?)
+}
+
+/// JSON for people, indented by four as runc's.
+fn text(features: &impl Serialize) -> Result<String> {
+    let mut bytes = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
+    features
+        .serialize(&mut serializer)
+        .map_err(|error| Error::new(Kind::System, format!("print as JSON: {error}")))?;
+    bytes.push(b'\n');
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The document, with the fields in the specification's order.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Features {
+    oci_version_min: &'static str,
+    oci_version_max: &'static str,
+    hooks: &'static [&'static str],
+    mount_options: Vec<&'static str>,
+    linux: Linux,
+    annotations: Value,
+    potentially_unsafe_config_annotations: &'static [&'static str],
+}
+
+/// The part that only Linux has.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: [&'static str; 8],
+    capabilities: &'static [&'static str],
+    cgroup: Value,
+    seccomp: Seccomp,
+    apparmor: Value,
+    selinux: Value,
+    intel_rdt: Value,
+    mount_extensions: Value,
+    net_devices: Value,
+}
+
+/// `linux.seccomp`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seccomp {
+    enabled: bool,
+    actions: &'static [&'static str],
+    operators: &'static [&'static str],
+    archs: &'static [&'static str],
+    known_flags: &'static [&'static str],
+    supported_flags: &'static [&'static str],
+}
+
+fn features() -> Features {
+    let mut mount_options: Vec<&str> = mount_options::names().collect();
+    mount_options.sort_unstable();
+    Features {
+        oci_version_min: "1.0.0",
+        oci_version_max: spec::VERSION,
+        hooks: &HOOKS,
+        mount_options,
+        linux: Linux {
+            namespaces: NAMESPACES,
+            capabilities: capabilities::names(),
+            cgroup: json!({
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+            }),
+            seccomp: Seccomp {
+                enabled: true,
+                actions: &ACTIONS,
+                operators: &OPERATORS,
+                archs: &ARCHITECTURES,
+                known_flags: &FLAGS,
+                supported_flags: &FLAGS,
+            },
+            apparmor: json!({ "enabled": true }),
+            selinux: json!({ "enabled": true }),
+            intel_rdt: json!({ "enabled": false }),
+            mount_extensions: json!({ "idmap": { "enabled": true } }),
+            net_devices: json!({ "enabled": false }),
+        },
+        annotations: json!({
+            "org.rrun.version": env!("CARGO_PKG_VERSION"),
+            "org.rrun.commit": env!("RRUN_COMMIT"),
+        }),
+        potentially_unsafe_config_annotations: &[],
+    }
+}
+
+/// The hooks, in the order in which they run.
+const HOOKS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+const NAMESPACES: [&str; 8] = [
+    "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
+];
+
+const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+const OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+
+/// Those with a table of system calls.
+const ARCHITECTURES: [&str; 4] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
+const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_shape_of_the_specification() {
+        // The specification's types, by a crate of its own.
+        let text = text(&features()).unwrap();
+        let read: oci_spec::runtime::Features = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.oci_version_min(), "1.0.0");
+        assert_eq!(read.oci_version_max(), "1.3.0");
+        let linux = read.linux().as_ref().unwrap();
+        assert_eq!(linux.namespaces().as_ref().unwrap().len(), 8);
+        assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
+    }
+
+    #[test]
+    fn every_namespace_is_one_that_config_json_may_name() {
+        for name in NAMESPACES {
+            let json = format!(r#"{{"linux":{{"namespaces":[{{"type":"{name}"}}]}}}}"#);
+            assert!(spec::Spec::parse(json.as_bytes()).is_ok(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The commands, a file for each: options in, effects and output out.
+
+pub mod features;
+pub mod list;
+pub mod spec;
+pub mod state;
+
+use std::io::Write;
+
+use crate::cli::{Command, Invocation};
+use crate::error::{Context, Error, Kind, Result};
+use crate::log::Log;
+use crate::sys;
+
+/// Executes a command. The answer is the exit code: 0, or that of the
+/// container's program.
+///
+/// # Errors
+/// What made it fail, behind the command's name and its operand.
+pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
+    let global = &invocation.global;
+    let command = &invocation.command;
+    log.debug(|| format!("rrun {}: {invocation:?}", env!("CARGO_PKG_VERSION")));
+    match command {
+        Command::State(args) => state::execute(global, args).map(|()| 0),
+        Command::List(args) => list::execute(global, log, args).map(|()| 0),
+        Command::Spec(args) => spec::execute(args).map(|()| 0),
+        Command::Features(_) => features::execute().map(|()| 0),
+        _ => Err(Error::new(Kind::Unsupported, "not in this build")),
+    }
+    .context(|| command.phrase())
+}
+
+impl Command {
+    /// What is being done, for messages: `create "web"`.
+    fn phrase(&self) -> String {
+        let of = |verb: &str, id: &crate::state::ContainerId| format!("{verb} {:?}", id.as_str());
+        match self {
+            Command::Create(args) => of("create", &args.id),
+            Command::Start(args) => of("start", &args.id),
+            Command::State(args) => of("state", &args.id),
+            Command::Kill(args) => of("kill", &args.id),
+            Command::Delete(args) => of("delete", &args.id),
+            Command::Run(args) => match &args.target {
+                crate::cli::RunTarget::Id(id) => of("run", id),
+                crate::cli::RunTarget::Bundle(path) => format!("run {path:?}"),
+            },
+            Command::Exec(args) => of("exec", &args.id),
+            Command::List(_) => "list".to_owned(),
+            Command::Ps(args) => of("ps", &args.id),
+            Command::Pause(args) => of("pause", &args.id),
+            Command::Resume(args) => of("resume", &args.id),
+            Command::Update(args) => of("update", &args.id),
+            Command::Events(args) => of("events", &args.id),
+            Command::Spec(_) => "spec".to_owned(),
+            Command::Features(_) => "features".to_owned(),
+            Command::Plan(args) => format!("plan {:?}", args.bundle()),
+        }
+    }
+
+    /// The exit code of a failure: engines tell a failed `exec` from a
+    /// program that returned 1 by 255.
+    #[must_use]
+    pub fn failure_code(&self) -> u8 {
+        match self {
+            Command::Exec(_) => 255,
+            _ => 1,
+        }
+    }
+}
+
+/// Writes a command's output.
+fn print(text: &str) -> Result<()> {
+    let written = std::io::stdout().write_all(text.as_bytes());
+    Ok(sys::call(written, || "write(stdout)".to_owned())?)
+}
