@@ -16,12 +16,34 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::PanicHookInfo;
+use std::path::Path;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::{Global, LogFormat, LogLevel};
 use crate::error::{Error, Kind, Result};
 use crate::{sys, timestamp};
+
+/// How the log file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One object for a command that failed.
+    Json,
+}
+
+/// What is worth a line in the log; each level holds those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    /// What made the command fail.
+    Error,
+    /// What was left out or may surprise.
+    #[value(alias = "warn", alias = "info")]
+    Warning,
+    /// What was done.
+    Debug,
+}
 
 /// Where words go.
 #[derive(Debug)]
@@ -44,12 +66,12 @@ struct Entry<'a> {
 }
 
 impl Log {
-    /// The log that the options name; the file is made if need be.
+    /// A log with a file, made if need be, or without.
     ///
     /// # Errors
     /// Those of opening the file.
-    pub fn open(global: &Global) -> Result<Self> {
-        let file = match &global.log {
+    pub fn open(file: Option<&Path>, format: LogFormat, level: LogLevel) -> Result<Self> {
+        let file = match file {
             None => None,
             Some(path) => {
                 let opened = OpenOptions::new()
@@ -64,8 +86,8 @@ impl Log {
         };
         Ok(Self {
             file,
-            format: global.log_format,
-            level: global.log_level(),
+            format,
+            level,
             warnings: RefCell::default(),
         })
     }

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use rrun::cli::{self, Parsed};
+use rrun::cli::{self, Global, Parsed};
 use rrun::commands;
+use rrun::error::Result;
 use rrun::log::Log;
 
 fn main() -> ExitCode {
@@ -18,12 +19,12 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(misread) => {
-            let log = misread.global.and_then(|global| Log::open(&global).ok());
+            let log = misread.global.and_then(|global| open(&global).ok());
             log.unwrap_or_else(Log::stderr).fail(&misread.error);
             return ExitCode::FAILURE;
         }
     };
-    let log = match Log::open(&invocation.global) {
+    let log = match open(&invocation.global) {
         Ok(log) => log,
         Err(error) => {
             Log::stderr().fail(&error);
@@ -41,4 +42,9 @@ fn main() -> ExitCode {
             ExitCode::from(invocation.command.failure_code())
         }
     }
+}
+
+/// The log that the options name.
+fn open(global: &Global) -> Result<Log> {
+    Log::open(global.log.as_deref(), global.log_format, global.log_level())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values;
+use crate::log::{LogFormat, LogLevel};
 
 /// Options of every command.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -61,27 +62,6 @@ impl Global {
             self.log_level
         }
     }
-}
-
-/// How the log file is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// A line for people.
-    Text,
-    /// One object for a command that failed.
-    Json,
-}
-
-/// What is worth a line in the log; each level holds those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum LogLevel {
-    /// What made the command fail.
-    Error,
-    /// What was left out or may surprise.
-    #[value(alias = "warn", alias = "info")]
-    Warning,
-    /// What was done.
-    Debug,
 }
 
 /// Who makes the containers' cgroups.

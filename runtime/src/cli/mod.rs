@@ -24,7 +24,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
-pub use global::{CgroupManager, Global, LogFormat, LogLevel, Rootless};
+pub use global::{CgroupManager, Global, Rootless};
 pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, SubCgroup, Update};
 pub use observe::{
     Events, Features, List, ListFormat, Pause, Plan, PlanFormat, Ps, Resume, Spec, State,
