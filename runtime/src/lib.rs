@@ -10,6 +10,7 @@
 //! on the host, `child` in the container, and `channel` is what they say
 //! to each other. [`sys`] is the only module with `unsafe`.
 
+pub mod cgroup;
 pub mod channel;
 pub mod child;
 pub mod cli;

@@ -6,6 +6,7 @@
 //! printed by `rrun plan`.
 
 pub mod capabilities;
+pub mod cgroup;
 pub mod cgroup_mounts;
 pub mod devices;
 pub mod hooks;

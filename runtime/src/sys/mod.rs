@@ -10,6 +10,7 @@
     reason = "this is the floor on which the system calls are made"
 )]
 
+pub mod bpf;
 pub mod credentials;
 pub mod descriptors;
 pub mod directory;

@@ -1,0 +1,243 @@
+//! Making the directories.
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+
+use super::Joined;
+use super::directory::Directory;
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::cgroup::{CgroupPlan, IfDenied, Member, Write};
+use crate::sys::{self, call};
+
+/// Makes and opens the directory of every member; on failure, removes what it
+/// made.
+pub(super) fn directories(plan: &CgroupPlan) -> Result<Vec<Joined>> {
+    let mut making = Making {
+        writes: &plan.writes,
+        made: Vec::new(),
+    };
+    let mut joined = Vec::with_capacity(plan.members.len());
+    for member in &plan.members {
+        match making.member(member) {
+            Ok(directory) => joined.push(Joined {
+                member: member.clone(),
+                directory,
+            }),
+            Err(error) if plan.if_denied == IfDenied::GoWithout && is_denied(&error) => {
+                if member.is_v2() && plan.members.len() == 1 && !plan.writes.is_empty() {
+                    return Err(error.within(
+                        "rootless needs no limits + no cgrouppath when no permission is granted \
+                         for cgroups",
+                    ));
+                }
+            }
+            Err(error) => {
+                making.undo();
+                return Err(error);
+            }
+        }
+    }
+    Ok(joined)
+}
+
+/// Whether a failure is for want of permission.
+fn is_denied(error: &Error) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::EPERM | Errno::EACCES | Errno::EROFS)
+    )
+}
+
+struct Making<'plan> {
+    /// What will be written, for the question which controllers are needed.
+    writes: &'plan [Write],
+    /// What was made, in order.
+    made: Vec<PathBuf>,
+}
+
+impl Making<'_> {
+    fn member(&mut self, member: &Member) -> Result<Directory> {
+        let path = member.directory();
+        let made = if member.is_v2() {
+            self.unified(member)
+        } else if member.has("cpuset") {
+            self.levels(member, fill_cpuset)
+        } else {
+            self.whole(member)
+        };
+        let is_new = made.context(|| format!("create cgroup {path:?}"))?;
+        let directory =
+            Directory::open(path.clone()).context(|| format!("open cgroup {path:?}"))?;
+        if !is_new {
+            check_unused(&directory)?;
+        }
+        if member.is_v2() {
+            self.check_type(&directory)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes the directory at once where its parent exists, else level by
+    /// level. Whether it is new.
+    fn whole(&mut self, member: &Member) -> sys::Result<bool> {
+        match self.mkdir(&member.directory()) {
+            Err(error) if error.errno() == Errno::ENOENT => self.levels(member, |_, _| Ok(())),
+            made => made,
+        }
+    }
+
+    /// v2: makes the directory, and hands the controllers down to it.
+    fn unified(&mut self, member: &Member) -> sys::Result<bool> {
+        let top = Directory::open(member.mount.clone())?;
+        let offered = top.read("cgroup.controllers").unwrap_or_default();
+        if offered.trim().is_empty() {
+            // A hybrid host: nothing to hand down.
+            return self.whole(member);
+        }
+        hand_down(&top, &offered);
+        let leaf = member.directory();
+        self.levels(member, |level, _| {
+            if level != leaf {
+                hand_down(&Directory::open(level.to_owned())?, &offered);
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes every missing directory from the mount to the member's, and does
+    /// `prepare(level, parent)` at each, also at those that exist. Whether the
+    /// last is new.
+    fn levels(
+        &mut self,
+        member: &Member,
+        prepare: impl Fn(&Path, &Path) -> sys::Result<()>,
+    ) -> sys::Result<bool> {
+        let mut parent = member.mount.clone();
+        let mut is_new = false;
+        for name in member.path.split('/') {
+            let level = parent.join(name);
+            is_new = self.mkdir(&level)?;
+            prepare(&level, &parent)?;
+            parent = level;
+        }
+        Ok(is_new)
+    }
+
+    /// Makes one directory; whether it is new.
+    fn mkdir(&mut self, path: &Path) -> sys::Result<bool> {
+        match nix::unistd::mkdir(path, Mode::from_bits_truncate(0o755)) {
+            Err(Errno::EEXIST) => Ok(false),
+            made => {
+                call(made, || format!("mkdir({path:?})"))?;
+                self.made.push(path.to_owned());
+                Ok(true)
+            }
+        }
+    }
+
+    /// v2: a cgroup below a threaded one takes no domain controllers.
+    fn check_type(&self, directory: &Directory) -> Result<()> {
+        // No such file before Linux 4.14.
+        let kind = directory.read("cgroup.type").unwrap_or_default();
+        let needs_domain = self.writes.iter().any(|write| {
+            !matches!(
+                &*write.controller,
+                "cpu" | "cpuset" | "perf_event" | "pids" | "cgroup"
+            )
+        });
+        match kind.trim() {
+            "domain invalid" if !needs_domain => {
+                // Threads may be limited there, which is all that is asked for.
+                directory
+                    .write("cgroup.type", "threaded")
+                    .context(|| "make the cgroup threaded")
+            }
+            kind @ ("domain invalid" | "domain threaded" | "threaded") if needs_domain => {
+                let text = format!(
+                    "cannot enter cgroupv2 {:?} with domain controllers: it is {kind}",
+                    directory.path()
+                );
+                Err(Error::new(Kind::Unsupported, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what was made. Others may have moved in: best effort.
+    fn undo(&self) {
+        for path in self.made.iter().rev() {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
+/// Lets the children of `directory` have the controllers, all at once, or if
+/// one of them is refused, each that can be had: a limit of one that can't
+/// fails where it is written.
+fn hand_down(directory: &Directory, controllers: &str) {
+    let enabled = directory.read("cgroup.subtree_control").unwrap_or_default();
+    let missing: Vec<String> = controllers
+        .split_whitespace()
+        .filter(|name| !enabled.split_whitespace().any(|known| known == *name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    if directory
+        .write("cgroup.subtree_control", &missing.join(" "))
+        .is_err()
+    {
+        for one in &missing {
+            let _ = directory.write("cgroup.subtree_control", one);
+        }
+    }
+}
+
+/// v1: a cpuset begins empty and takes no tasks before it has CPUs and memory
+/// nodes (cpuset(7)): those of its parent.
+fn fill_cpuset(level: &Path, parent: &Path) -> sys::Result<()> {
+    let level = Directory::open(level.to_owned())?;
+    let mut above = None;
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if !level.read(file)?.trim().is_empty() {
+            continue;
+        }
+        if above.is_none() {
+            above = Some(Directory::open(parent.to_owned())?);
+        }
+        if let Some(above) = &above {
+            level.write(file, above.read(file)?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory that was there before must not be somebody else's.
+fn check_unused(directory: &Directory) -> Result<()> {
+    let inside = directory
+        .read("cgroup.procs")
+        .unwrap_or_default()
+        .lines()
+        .count();
+    let refuse = |text: String| {
+        let text = format!("cgroup {:?}: {text}", directory.path());
+        Err(Error::new(Kind::WrongState, text))
+    };
+    if inside > 0 {
+        return refuse(format!(
+            "container's cgroup is not empty: {inside} process(es) found"
+        ));
+    }
+    for (file, frozen) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+        if directory
+            .read(file)
+            .is_ok_and(|state| state.trim() == frozen)
+        {
+            return refuse("container's cgroup unexpectedly frozen".to_owned());
+        }
+    }
+    Ok(())
+}

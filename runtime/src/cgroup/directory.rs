@@ -1,0 +1,163 @@
+//! One cgroup directory, by its descriptor: its files read and written, its
+//! children listed.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys::{self, Error, call};
+
+/// An open cgroup directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A cgroup filesystem has no symbolic links; whoever puts one in the way of
+/// a path is refused.
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+impl Directory {
+    /// Opens the directory at `path`.
+    pub(super) fn open(path: PathBuf) -> sys::Result<Self> {
+        let fd = call(open(&path, DIRECTORY, Mode::empty()), || {
+            format!("open({path:?}, O_DIRECTORY)")
+        })?;
+        Ok(Self { fd, path })
+    }
+
+    /// Opens a directory below.
+    pub(super) fn child(&self, name: &str) -> sys::Result<Self> {
+        let path = self.path.join(name);
+        let fd = call(openat(&self.fd, name, DIRECTORY, Mode::empty()), || {
+            format!("open({path:?}, O_DIRECTORY)")
+        })?;
+        Ok(Self { fd, path })
+    }
+
+    /// Its path, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a whole file.
+    pub(super) fn read(&self, file: &str) -> sys::Result<String> {
+        let describe = || format!("read({:?})", self.path.join(file));
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = call(openat(&self.fd, file, flags, Mode::empty()), describe)?;
+        let mut text = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match nix::unistd::read(&fd, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => text.extend_from_slice(&buffer[..count]),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::new(describe(), errno)),
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Opens a small file that is read again and again.
+    pub(super) fn watch(&self, file: &str) -> sys::Result<Watched> {
+        let path = self.path.join(file);
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = call(openat(&self.fd, file, flags, Mode::empty()), || {
+            format!("open({path:?})")
+        })?;
+        Ok(Watched { fd, path })
+    }
+
+    /// Writes `value` with one write(2), as cgroup files want it.
+    pub(super) fn write(&self, file: &str, value: &str) -> sys::Result<()> {
+        self.write_each(file, [value])
+    }
+
+    /// Writes each of `values` with a write(2) of its own.
+    pub(super) fn write_each<'value>(
+        &self,
+        file: &str,
+        values: impl IntoIterator<Item = &'value str>,
+    ) -> sys::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let fd = call(openat(&self.fd, file, flags, Mode::empty()), || {
+            format!("open({:?}, O_WRONLY)", self.path.join(file))
+        })?;
+        for value in values {
+            loop {
+                match nix::unistd::write(&fd, value.as_bytes()) {
+                    Ok(_) => break,
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => {
+                        let text = format!("write({:?}, {value:?})", self.path.join(file));
+                        return Err(Error::new(text, errno));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the cgroups below.
+    pub(super) fn children(&self) -> sys::Result<Vec<String>> {
+        let describe = || format!("readdir({:?})", self.path);
+        let mut dir = call(
+            Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()),
+            describe,
+        )?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = call(entry, describe)?;
+            let name: &CStr = entry.file_name();
+            if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
+                names.push(name.to_string_lossy().into_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes a directory below, which must be empty.
+    pub(super) fn remove_child(&self, name: &str) -> sys::Result<()> {
+        call(unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir), || {
+            format!("rmdir({:?})", self.path.join(name))
+        })
+    }
+}
+
+/// A file whose changes are waited for.
+pub(super) struct Watched {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Watched {
+    /// What to poll, for `POLLPRI`.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What the file says now; a change after this makes the descriptor ready.
+    pub(super) fn text(&self) -> sys::Result<String> {
+        let mut buffer = [0; 4096];
+        let count = call(nix::sys::uio::pread(&self.fd, &mut buffer, 0), || {
+            format!("pread({:?})", self.path)
+        })?;
+        Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

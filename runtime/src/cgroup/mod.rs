@@ -1,0 +1,153 @@
+//! The container's cgroup: one directory in every mounted hierarchy.
+//!
+//! What is to be done comes as data, a [`CgroupPlan`]; this module does it.
+//! The order of events for a new container:
+//!
+//! 1. the [`Record`] of the directories goes into state.json, before there is
+//!    any, so that a runtime killed at any moment leaves nothing that `delete`
+//!    can't find;
+//! 2. [`Cgroup::create`] makes them;
+//! 3. [`Cgroup::limit`] writes the limits and device rules;
+//! 4. the child is born in the directory ([`Cgroup::dirfd`], v2 only) or moved
+//!    there ([`Cgroup::attach`]), before its cgroup namespace is made, before
+//!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
+//!
+//! Later commands open the cgroup by its record. Everything goes through the
+//! descriptors of the directories. A cgroup is never left frozen by a failure.
+
+mod apply;
+mod create;
+mod directory;
+pub mod hierarchy;
+mod membership;
+mod processes;
+mod remove;
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::plan::cgroup::{CgroupPlan, Manager, Member};
+use directory::Directory;
+pub use membership::SubCgroups;
+
+/// Where a container's cgroup is: the part of state.json.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Who makes and removes it.
+    pub manager: Manager,
+    /// The directories, which need not exist.
+    pub members: Vec<Member>,
+}
+
+impl From<&CgroupPlan> for Record {
+    fn from(plan: &CgroupPlan) -> Self {
+        Self {
+            manager: plan.manager,
+            members: plan.members.clone(),
+        }
+    }
+}
+
+/// A container's cgroup, opened.
+#[derive(Debug)]
+pub struct Cgroup {
+    manager: Manager,
+    joined: Vec<Joined>,
+}
+
+/// A directory of the cgroup.
+#[derive(Debug)]
+struct Joined {
+    member: Member,
+    directory: Directory,
+}
+
+impl Cgroup {
+    /// Makes the directories of `plan`, and with them what is missing on the
+    /// way to them.
+    ///
+    /// # Errors
+    /// A directory can't be made (what this call made is then removed again),
+    /// or exists and has processes in it or is frozen.
+    pub fn create(plan: &CgroupPlan) -> Result<Self> {
+        let joined = create::directories(plan)?;
+        Ok(Self {
+            manager: plan.manager,
+            joined,
+        })
+    }
+
+    /// Opens the directories of a record that exist.
+    ///
+    /// # Errors
+    /// One exists but can't be opened.
+    pub fn open(record: &Record) -> Result<Self> {
+        let mut joined = Vec::with_capacity(record.members.len());
+        for member in &record.members {
+            match Directory::open(member.directory()) {
+                Ok(directory) => joined.push(Joined {
+                    member: member.clone(),
+                    directory,
+                }),
+                // Made by nobody yet, or removed with its parent.
+                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
+                Err(error) => return Err(error).context(|| "open the cgroup"),
+            }
+        }
+        Ok(Self {
+            manager: record.manager,
+            joined,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record {
+            manager: self.manager,
+            members: self.joined.iter().map(|at| at.member.clone()).collect(),
+        }
+    }
+
+    /// Whether any of its directories exists.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !self.joined.is_empty()
+    }
+
+    /// The directory to be born in, by `CLONE_INTO_CGROUP`. With v1
+    /// hierarchies there is none: [`attach`](Self::attach) moves the child
+    /// into all of them.
+    #[must_use]
+    pub fn dirfd(&self) -> Option<BorrowedFd<'_>> {
+        match self.joined.as_slice() {
+            [only] if only.member.is_v2() => Some(only.directory.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The directory of a v1 controller, or on a host with v2 alone, the
+    /// directory.
+    fn controller(&self, name: &str) -> Option<&Joined> {
+        match self.joined.as_slice() {
+            [only] if only.member.is_v2() => Some(only),
+            all => all.iter().find(|at| at.member.has(name)),
+        }
+    }
+
+    /// The v2 directory, on a hybrid host the one without controllers.
+    fn unified(&self) -> Option<&Joined> {
+        self.joined.iter().find(|at| at.member.is_v2())
+    }
+
+    /// The directory whose list of processes speaks for all.
+    fn primary(&self) -> Option<&Joined> {
+        self.unified()
+            .or_else(|| self.controller("freezer"))
+            .or_else(|| self.controller("devices"))
+            .or(self.joined.first())
+    }
+}

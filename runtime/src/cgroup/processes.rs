@@ -1,0 +1,244 @@
+//! The processes in the cgroup: listed, frozen, thawed, signalled.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Cgroup;
+use super::directory::Directory;
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys;
+
+/// How long the kernel may take to stop every task.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The two freezers.
+enum Freezer<'cgroup> {
+    /// `freezer.state`.
+    V1(&'cgroup Directory),
+    /// `cgroup.freeze` and the answer in `cgroup.events`.
+    V2(&'cgroup Directory),
+}
+
+impl Cgroup {
+    /// The processes in it and in the cgroups below, in our pid namespace.
+    ///
+    /// # Errors
+    /// A directory can't be read; one that vanishes meanwhile is no error.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        let mut found = BTreeSet::new();
+        if let Some(at) = self.primary() {
+            collect(&at.directory, &mut found).context(|| "list the cgroup's processes")?;
+        }
+        Ok(found.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// Stops every process, and returns when all have stopped.
+    ///
+    /// # Errors
+    /// They don't stop in time (they are then set going again), or the kernel
+    /// has no freezer.
+    pub fn freeze(&self) -> Result<()> {
+        let frozen = match self.freezer()? {
+            Freezer::V1(directory) => freeze_v1(directory),
+            Freezer::V2(directory) => freeze_v2(directory),
+        };
+        if frozen.is_err() {
+            let _ = self.thaw();
+        }
+        frozen.context(|| "freeze the cgroup")
+    }
+
+    /// Sets every process going again.
+    ///
+    /// # Errors
+    /// The kernel has no freezer.
+    pub fn thaw(&self) -> Result<()> {
+        let thawed = match self.freezer()? {
+            Freezer::V1(directory) => directory.write("freezer.state", "THAWED"),
+            Freezer::V2(directory) => directory.write("cgroup.freeze", "0"),
+        };
+        thawed.context(|| "thaw the cgroup")
+    }
+
+    /// Whether it is frozen, or on its way there.
+    ///
+    /// # Errors
+    /// Its state can't be read. Without a freezer it is not frozen.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let (directory, file, thawed) = match self.freezer() {
+            Ok(Freezer::V1(directory)) => (directory, "freezer.state", "THAWED"),
+            Ok(Freezer::V2(directory)) => (directory, "cgroup.freeze", "0"),
+            Err(_) => return Ok(false),
+        };
+        match directory.read(file) {
+            Ok(state) => Ok(state.trim() != thawed),
+            // Removed meanwhile, or before Linux 5.2.
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(error) => Err(error).context(|| "read the cgroup's freezer"),
+        }
+    }
+
+    /// Kills every process, also those that fork meanwhile and those that are
+    /// frozen.
+    ///
+    /// # Errors
+    /// As for [`signal_all`](Self::signal_all).
+    pub fn kill(&self) -> Result<()> {
+        if let Some(v2) = self.unified() {
+            // Since Linux 5.14; frozen ones die too.
+            match v2.directory.write("cgroup.kill", "1") {
+                Ok(()) if self.dirfd().is_some() => return Ok(()),
+                // In a hybrid tree somebody may have left this hierarchy
+                // alone, and the v1 freezer must let the dying go.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.signal_all(Signal::SIGKILL)
+    }
+
+    /// Sends `signal` to every process, which is frozen meanwhile, so that
+    /// none escapes by forking. A cgroup that was frozen before stays so,
+    /// unless the signal is SIGKILL.
+    ///
+    /// # Errors
+    /// The processes can't be listed, signalled or thawed.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        let paused = self.is_frozen().unwrap_or(false);
+        // Where nobody can freeze (rootless), the list is repeated instead.
+        let frozen = paused || self.freeze().is_ok();
+        let rounds = if frozen || signal != Signal::SIGKILL {
+            1
+        } else {
+            10
+        };
+        let mut signalled = Ok(());
+        for _ in 0..rounds {
+            let sent = self.signal_listed(signal);
+            let done = matches!(sent, Ok(0));
+            signalled = sent.map(drop);
+            if done {
+                break;
+            }
+        }
+        if frozen && (!paused || signal == Signal::SIGKILL) {
+            let thawed = self.thaw();
+            return signalled.and(thawed);
+        }
+        signalled
+    }
+
+    /// Sends `signal` to the processes of every directory: how many.
+    fn signal_listed(&self, signal: Signal) -> Result<usize> {
+        let mut found = BTreeSet::new();
+        for at in self.primary().into_iter().chain(self.freezer_directory()) {
+            collect(&at.directory, &mut found).context(|| "list the cgroup's processes")?;
+        }
+        for pid in &found {
+            match kill(Pid::from_raw(*pid), signal) {
+                Err(Errno::ESRCH) => {}
+                sent => sys::call(sent, || format!("kill({pid}, {signal})"))?,
+            }
+        }
+        Ok(found.len())
+    }
+
+    fn freezer_directory(&self) -> Option<&super::Joined> {
+        self.joined.iter().find(|at| at.member.has("freezer"))
+    }
+
+    fn freezer(&self) -> Result<Freezer<'_>> {
+        if let Some(v1) = self.freezer_directory() {
+            return Ok(Freezer::V1(&v1.directory));
+        }
+        match self.unified() {
+            Some(v2) => Ok(Freezer::V2(&v2.directory)),
+            None => Err(Error::new(
+                Kind::Unsupported,
+                "the freezer controller is not available",
+            )),
+        }
+    }
+}
+
+/// Adds the processes in `directory` and below.
+fn collect(directory: &Directory, found: &mut BTreeSet<i32>) -> sys::Result<()> {
+    let vanished = |error: &sys::Error| matches!(error.errno(), Errno::ENOENT | Errno::ENODEV);
+    match directory.read("cgroup.procs") {
+        // 0 stands for a process outside of our pid namespace.
+        Ok(text) => {
+            let listed = text.lines().filter_map(|line| line.parse::<i32>().ok());
+            found.extend(listed.filter(|pid| *pid != 0));
+        }
+        Err(error) if vanished(&error) => return Ok(()),
+        // A threaded cgroup's processes are listed by its domain above.
+        Err(error) if error.errno() == Errno::EOPNOTSUPP => {}
+        Err(error) => return Err(error),
+    }
+    let children = match directory.children() {
+        Err(error) if vanished(&error) => return Ok(()),
+        children => children?,
+    };
+    for name in children {
+        match directory.child(&name) {
+            Ok(child) => collect(&child, found)?,
+            Err(error) if vanished(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// v1 freezes while tasks are being made, and may miss one: the state stays
+/// `FREEZING` until it is written again, at times only after a thaw
+/// (freezer-subsystem.txt of the kernel).
+fn freeze_v1(directory: &Directory) -> sys::Result<()> {
+    let deadline = Instant::now() + FREEZE_TIMEOUT;
+    let mut attempt: u32 = 0;
+    loop {
+        attempt += 1;
+        if attempt % 50 == 49 {
+            let _ = directory.write("freezer.state", "THAWED");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        directory.write("freezer.state", "FROZEN")?;
+        if attempt % 25 == 24 {
+            std::thread::sleep(Duration::from_micros(10));
+        }
+        if directory.read("freezer.state")?.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let text = format!(
+                "write({:?}, \"FROZEN\")",
+                directory.path().join("freezer.state")
+            );
+            return Err(sys::Error::new(text, Errno::ETIMEDOUT));
+        }
+        std::thread::sleep(Duration::from_micros(u64::from(attempt.min(100)) * 20));
+    }
+}
+
+/// v2 tells when all have stopped by a change of `cgroup.events`.
+fn freeze_v2(directory: &Directory) -> sys::Result<()> {
+    directory.write("cgroup.freeze", "1")?;
+    let deadline = Instant::now() + FREEZE_TIMEOUT;
+    let events = directory.watch("cgroup.events")?;
+    loop {
+        let text = events.text()?;
+        if text.lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
+        let ready = poll(&mut [PollFd::new(events.fd(), PollFlags::POLLPRI)], timeout);
+        if ready == Ok(0) {
+            let text = format!("poll({:?})", directory.path().join("cgroup.events"));
+            return Err(sys::Error::new(text, Errno::ETIMEDOUT));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Removing the directories.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::directory::Directory;
+use super::{Cgroup, Joined};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Waits between attempts while the kernel still lets go of dead processes:
+/// 1, 2, 4 ms and so on, 2 s in all.
+const ATTEMPTS: u32 = 11;
+
+impl Cgroup {
+    /// Removes the directories and what the container made below them. Goes
+    /// on after a failure; what is gone already is no failure.
+    ///
+    /// # Errors
+    /// All directories that can't be removed, such as `EBUSY` for one with
+    /// processes in it.
+    pub fn remove(self) -> Result<()> {
+        let mut failed: Option<Error> = None;
+        for at in self.joined {
+            if let Err(error) = remove(&at) {
+                let error = Error::from(error).within("remove the cgroup");
+                failed = Some(match failed {
+                    Some(before) => before.and(&error),
+                    None => error,
+                });
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Removes one directory, children first.
+fn remove(at: &Joined) -> sys::Result<()> {
+    let path = at.member.directory();
+    let mut attempt = 0;
+    loop {
+        let removed = nix::unistd::unlinkat(
+            nix::fcntl::AT_FDCWD,
+            &path,
+            nix::unistd::UnlinkatFlags::RemoveDir,
+        );
+        match removed {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) if attempt < ATTEMPTS => {
+                // With children the kernel answers EBUSY too.
+                remove_children(&at.directory)?;
+                if attempt > 0 {
+                    std::thread::sleep(Duration::from_millis(1 << (attempt - 1)));
+                }
+                attempt += 1;
+            }
+            Err(errno) => return Err(sys::Error::new(format!("rmdir({path:?})"), errno)),
+        }
+    }
+}
+
+/// Removes what is below `directory`; what is busy is left for another
+/// attempt.
+fn remove_children(directory: &Directory) -> sys::Result<()> {
+    let gone_or_busy = |errno| {
+        matches!(
+            errno,
+            Errno::ENOENT | Errno::ENODEV | Errno::EBUSY | Errno::ENOTEMPTY
+        )
+    };
+    let children = match directory.children() {
+        Err(error) if gone_or_busy(error.errno()) => return Ok(()),
+        children => children?,
+    };
+    for name in children {
+        if let Ok(child) = directory.child(&name) {
+            remove_children(&child)?;
+        }
+        match directory.remove_child(&name) {
+            Err(error) if !gone_or_busy(error.errno()) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
