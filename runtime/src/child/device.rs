@@ -26,22 +26,22 @@ const PTY_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 /// # Errors
 /// Another file in its place (runtime-spec: "the runtime MUST generate an
 /// error"); those of mknod and, in a user namespace, of the bind mount.
-pub(super) fn make(root: &Root, device: &Device) -> Result<()> {
+pub(super) fn make(root: &mut Root, device: &Device) -> Result<()> {
     if device.bind {
         return bind(root, device);
     }
     let (dir, name) = root.parent_of(&device.path)?;
     let made = file::make_node(
-        dir.as_fd(),
-        &name,
+        dir,
+        name,
         device.kind.file_type(),
         device.mode,
         device.number(),
     );
     match made {
         Ok(()) if (device.uid, device.gid) == (0, 0) => Ok(()),
-        Ok(()) => Ok(file::set_owner(dir.as_fd(), &name, device.uid, device.gid)?),
-        Err(error) if error.errno() == Errno::EEXIST => existing(dir.as_fd(), &name, device),
+        Ok(()) => Ok(file::set_owner(dir, name, device.uid, device.gid)?),
+        Err(error) if error.errno() == Errno::EEXIST => existing(dir, name, device),
         // In a container of somebody else's user namespace.
         Err(error) if error.errno() == Errno::EPERM => bind(root, device),
         Err(error) => Err(error.into()),

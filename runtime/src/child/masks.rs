@@ -66,7 +66,7 @@ impl Masks {
                     &on,
                     Some("tmpfs"),
                     flags,
-                    Some("size=0"),
+                    None,
                 );
             }
             Err(error) => return Err(error),
@@ -116,8 +116,6 @@ fn present(root: &Root, path: &Path) -> sys::Result<Option<OwnedFd>> {
 fn empty_directory() -> sys::Result<OwnedFd> {
     let context = FsContext::open("tmpfs")?;
     context.set("source", Some("tmpfs"))?;
-    context.set("size", Some("0"))?;
-    context.set("mode", Some("755"))?;
     context.set("ro", None)?;
     context.create()?;
     context.mount(Attributes::RDONLY | Attributes::NO_SUID_DEV_EXEC)

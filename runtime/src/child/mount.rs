@@ -442,5 +442,5 @@ fn target(root: &Root, path: &Path, missing: Missing) -> Result<Found> {
 }
 
 fn is_procfs(fd: BorrowedFd<'_>) -> sys::Result<bool> {
-    Ok(file::filesystem(fd)?.magic == i64::from(PROC_SUPER_MAGIC))
+    Ok(file::filesystem(fd)?.magic == PROC_SUPER_MAGIC)
 }

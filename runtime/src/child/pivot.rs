@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use rustix::fs::OFlags;
 
+use super::root::Root;
 use super::rootfs::{PreparedRoot, by_number, keeps_shared};
 use crate::error::{Context, Result};
 use crate::plan::mounts::{Entry, Rootfs};
@@ -18,7 +19,8 @@ use crate::sys::{file, mount};
 ///
 /// # Errors
 /// Of the call that failed.
-pub fn enter(root: PreparedRoot, rootfs: &Rootfs) -> Result<()> {
+pub fn enter(prepared: PreparedRoot, rootfs: &Rootfs) -> Result<()> {
+    let PreparedRoot { root } = prepared;
     match rootfs.entry {
         Entry::Pivot => pivot(&root, rootfs),
         Entry::Move => move_to_top(&root, rootfs),
@@ -29,7 +31,7 @@ pub fn enter(root: PreparedRoot, rootfs: &Rootfs) -> Result<()> {
 
 /// pivot_root(".", "."): the old root ends up stacked on the new one, and is
 /// detached there without a directory to put it.
-fn pivot(root: &PreparedRoot, rootfs: &Rootfs) -> Result<()> {
+fn pivot(root: &Root, rootfs: &Rootfs) -> Result<()> {
     let old = if keeps_shared(rootfs.propagation) {
         Some(file::open(
             Path::new("/"),
@@ -38,7 +40,7 @@ fn pivot(root: &PreparedRoot, rootfs: &Rootfs) -> Result<()> {
     } else {
         None
     };
-    file::change_directory(root.dir())?;
+    file::change_directory(root.as_fd())?;
     mount::pivot_here()?;
     if let Some(old) = old {
         // Else the detachment below would travel to the host.
@@ -56,7 +58,7 @@ fn pivot(root: &PreparedRoot, rootfs: &Rootfs) -> Result<()> {
 /// root is moved over the host's. That stays mounted below, so first every
 /// procfs and sysfs goes that is not the container's: the kernel takes an
 /// unmasked one as the permission to mount a fresh one (runtime.md D.2.3).
-fn move_to_top(root: &PreparedRoot, rootfs: &Rootfs) -> Result<()> {
+fn move_to_top(root: &Root, rootfs: &Rootfs) -> Result<()> {
     let mountinfo = sys::call(std::fs::read("/proc/self/mountinfo"), || {
         "read(\"/proc/self/mountinfo\")".to_owned()
     })?;
@@ -65,7 +67,7 @@ fn move_to_top(root: &PreparedRoot, rootfs: &Rootfs) -> Result<()> {
             hide(&path)?;
         }
     }
-    file::change_directory(root.dir())?;
+    file::change_directory(root.as_fd())?;
     let here = Path::new(".");
     mount::mount(Some(here), Path::new("/"), None, MsFlags::MS_MOVE, None)?;
     Ok(file::change_root_here()?)
@@ -93,8 +95,8 @@ fn hide(path: &Path) -> Result<()> {
 }
 
 /// chroot(2), without a mount namespace.
-fn change_root(root: &PreparedRoot) -> Result<()> {
-    file::change_directory(root.dir())?;
+fn change_root(root: &Root) -> Result<()> {
+    file::change_directory(root.as_fd())?;
     Ok(file::change_root_here()?)
 }
 

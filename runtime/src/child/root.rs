@@ -22,6 +22,8 @@ const MAX_LINKS: u32 = 40;
 #[derive(Debug)]
 pub(super) struct Root {
     dir: OwnedFd,
+    /// The directory of the last device or link: most are in /dev.
+    last: Option<(PathBuf, OwnedFd)>,
 }
 
 /// What is made where a path leads nowhere.
@@ -46,7 +48,7 @@ impl Root {
     /// The root is `dir`.
     #[must_use]
     pub(super) fn new(dir: OwnedFd) -> Self {
-        Self { dir }
+        Self { dir, last: None }
     }
 
     /// Opens what `path` is, links followed inside the root as `links` says.
@@ -67,13 +69,33 @@ impl Root {
     }
 
     /// The directory that holds `path`, made if it is missing, and the name
-    /// in it.
+    /// in it. It is kept for the next path, until something is mounted.
     ///
     /// # Errors
     /// `ENOENT` for a path that ends in `..`; else as for
     /// [`find_or_make`](Self::find_or_make).
-    pub(super) fn parent_of(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
-        self.parent(path, MAX_LINKS)
+    pub(super) fn parent_of<'a>(
+        &'a mut self,
+        path: &'a Path,
+    ) -> Result<(BorrowedFd<'a>, &'a OsStr)> {
+        let name = path.file_name().ok_or_else(|| missing_name(path))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let kept = self.last.take().filter(|(kept, _)| kept == parent);
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let dir = self.make(parent, Missing::Directory, MAX_LINKS)?.fd;
+                (parent.to_owned(), dir)
+            }
+        };
+        let kept = self.last.insert(kept);
+        Ok((kept.1.as_fd(), name))
+    }
+
+    /// Forgets the directory that [`parent_of`](Self::parent_of) keeps: a
+    /// mount may have covered it.
+    pub(super) fn mounted(&mut self) {
+        self.last = None;
     }
 
     fn parent(&self, path: &Path, links: u32) -> Result<(OwnedFd, OsString)> {

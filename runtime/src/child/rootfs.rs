@@ -26,7 +26,6 @@ use crate::plan::mount_options::{Attributes, Propagation, PropagationType};
 use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
 use crate::sys;
 use crate::sys::file::{self, Links};
-use crate::sys::mount::Change;
 
 /// A root with everything in it, which [`enter`](super::pivot::enter) enters.
 #[derive(Debug)]
@@ -55,34 +54,35 @@ pub fn prepare(
     step: &mut dyn FnMut(&'static str),
 ) -> Result<PreparedRoot> {
     step("rootfs");
-    let root = own_root(rootfs)
+    let mut root = own_root(rootfs)
         .context(|| format!("prepare rootfs {:?}", rootfs.path))
         .map(Root::new)?;
     step("mounts");
     // Modes are meant as they are written.
     let umask = file::set_umask(0);
-    let done = perform(rootfs, &root, &mut sources);
+    let done = perform(rootfs, &mut root, &mut sources);
     let _ = file::set_umask(umask);
     done?;
     Ok(PreparedRoot { root })
 }
 
 /// The loop over the plan's operations.
-fn perform(rootfs: &Rootfs, root: &Root, sources: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
+fn perform(rootfs: &Rootfs, root: &mut Root, sources: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
     for (at, op) in rootfs.ops.iter().enumerate() {
         match op {
             RootfsOp::Mount(one) => {
+                root.mounted();
                 mount::perform(root, one, sources.remove(&at), rootfs.user_namespace)
                     .context(|| one.phrase())?;
             }
             RootfsOp::Device(one) => {
-                device::make(root, one).context(|| format!("create device {:?}", one.path))?
+                device::make(root, one).context(|| format!("create device {:?}", one.path))?;
             }
             RootfsOp::Symlink(link) => {
-                symlink(root, link).context(|| format!("create symlink {:?}", link.path))?
+                symlink(root, link).context(|| format!("create symlink {:?}", link.path))?;
             }
             RootfsOp::Remount { path, options } => {
-                remount(root, path, options.attributes).context(|| format!("remount {path:?}"))?
+                remount(root, path, options.attributes).context(|| format!("remount {path:?}"))?;
             }
         }
     }
@@ -124,8 +124,8 @@ pub fn finish(rootfs: &Rootfs) -> Result<()> {
     Ok(())
 }
 
-/// A mount of the root that is ours: private, and a mount's root, as
-/// pivot_root needs it.
+/// A mount of the root that is ours, as pivot_root needs it. Unless the
+/// configuration wants mounts shared, it is at most a slave of the host's.
 fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
     // A link in its place would let the bundle's owner choose another root
     // after it was looked at.
@@ -144,14 +144,6 @@ fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
         Err(error) if error.errno() == Errno::ENOSYS => return bound_root(&rootfs.path),
         Err(error) => return Err(error.into()),
     };
-    let private = Change {
-        propagation: MsFlags::MS_PRIVATE.bits(),
-        ..Change::default()
-    };
-    match sys::mount::set_attributes(tree.as_fd(), &private) {
-        Err(error) if error.errno() == Errno::ENOSYS => return bound_root(&rootfs.path),
-        done => done?,
-    }
     sys::mount::attach(tree.as_fd(), dir.as_fd())?;
     Ok(tree)
 }
@@ -160,7 +152,6 @@ fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
 fn bound_root(path: &Path) -> Result<OwnedFd> {
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
     sys::mount::mount(Some(path), path, None, bind, None)?;
-    sys::mount::mount(None, path, None, MsFlags::MS_PRIVATE, None)?;
     Ok(file::open(path, OFlags::PATH | OFlags::DIRECTORY)?)
 }
 
@@ -203,21 +194,21 @@ fn remount(root: &Root, path: &Path, attributes: Attributes) -> Result<()> {
 }
 
 /// Makes a link below a directory of the root.
-fn symlink(root: &Root, link: &Symlink) -> Result<()> {
+fn symlink(root: &mut Root, link: &Symlink) -> Result<()> {
     let missing = |file: &PathBuf| file::open(file, OFlags::PATH).is_err();
     if link.only_if.as_ref().is_some_and(missing) {
         return Ok(());
     }
     let (dir, name) = root.parent_of(&link.path)?;
-    match file::make_link(&link.target, dir.as_fd(), &name) {
+    match file::make_link(&link.target, dir, name) {
         Err(error) if error.errno() == Errno::EEXIST => {}
         done => return Ok(done?),
     }
-    if !link.replace || file::read_link(dir.as_fd(), &name).is_ok_and(|old| old == link.target) {
+    if !link.replace || file::read_link(dir, name).is_ok_and(|old| old == link.target) {
         return Ok(());
     }
-    file::remove(dir.as_fd(), &name)?;
-    Ok(file::make_link(&link.target, dir.as_fd(), &name)?)
+    file::remove(dir, name)?;
+    Ok(file::make_link(&link.target, dir, name)?)
 }
 
 /// An operand that turned out to be something else than it was said to be.

@@ -121,10 +121,7 @@ impl Hierarchy {
                 index: mount.index,
             };
         }
-        let source = match self.data.strip_prefix("name=") {
-            Some(name) => name,
-            None => "cgroup",
-        };
+        let source = self.data.strip_prefix("name=").unwrap_or("cgroup");
         let ro = mount.options.attributes.set & Attributes::RDONLY;
         Mount {
             destination,

@@ -63,12 +63,13 @@ fn check(path: &str, namespaces: &Namespaces) -> Result<(), String> {
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("is not the name of a parameter".to_owned());
     }
-    let ipc = |name: &&str| name.replace('.', "/") == path;
     let owner = match path {
         "kernel/hostname" => return Err("is set by the field hostname".to_owned()),
         "kernel/domainname" => NamespaceType::Uts,
         _ if path.starts_with("net/") => NamespaceType::Network,
-        _ if path.starts_with("fs/mqueue/") || IPC.iter().any(|name| ipc(&name)) => {
+        _ if path.starts_with("fs/mqueue/")
+            || IPC.iter().any(|name| name.replace('.', "/") == path) =>
+        {
             NamespaceType::Ipc
         }
         _ if path.starts_with("user/") => NamespaceType::User,

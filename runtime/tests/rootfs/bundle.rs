@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::mount::{MntFlags, MsFlags};
 use rrun::child::{pivot, rootfs};
 use rrun::parent::sources;
 use rrun::plan::cgroup_mounts::CgroupView;
@@ -20,6 +21,7 @@ pub(crate) struct Bundle {
     pub(crate) config: Value,
     pub(crate) cgroups: CgroupView,
     pub(crate) no_pivot: bool,
+    host_mounts: Vec<PathBuf>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -38,6 +40,7 @@ impl Bundle {
             config,
             cgroups: CgroupView::default(),
             no_pivot: false,
+            host_mounts: Vec::new(),
         }
     }
 
@@ -49,6 +52,14 @@ impl Bundle {
         bundle.config["linux"]["readonlyPaths"] = json!([]);
         bundle.config["root"]["readonly"] = json!(false);
         bundle
+    }
+
+    /// Mounts a tmpfs at `path` on the host, until the bundle goes.
+    pub(crate) fn host_mount(&mut self, path: PathBuf, flags: MsFlags) {
+        std::fs::create_dir_all(&path).unwrap();
+        let kind = Some("tmpfs");
+        nix::mount::mount(kind, &path, kind, flags, None::<&str>).unwrap();
+        self.host_mounts.push(path);
     }
 
     /// Adds a mount: destination, type, source, options by commas.
@@ -139,6 +150,9 @@ impl Bundle {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
+        for path in self.host_mounts.iter().rev() {
+            let _ = nix::mount::umount2(path, MntFlags::MNT_DETACH);
+        }
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
@@ -158,8 +172,7 @@ fn container(
     rootfs::finish(planned).map_err(|error| error.to_string())
 }
 
-/// `/proc/self/mountinfo` as lines `mount point, mount options, propagation,
-/// type, filesystem options`.
+/// `/proc/self/mountinfo`.
 pub(crate) fn mountinfo() -> String {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
