@@ -64,17 +64,13 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
             .push(("mode".to_owned(), Some(format!("{mode:o}"))));
     }
     if needs_mount_call(&options) {
-        return Ok(by_mount_call(
-            root, mount, &target, fstype, source, &options,
-        )?);
+        return by_mount_call(root, mount, &target, fstype, source, &options);
     }
     let tree = match detached(fstype, source, &options) {
         Ok(tree) => tree,
         // Until Linux 5.2.
         Err(error) if error.errno() == Errno::ENOSYS => {
-            return Ok(by_mount_call(
-                root, mount, &target, fstype, source, &options,
-            )?);
+            return by_mount_call(root, mount, &target, fstype, source, &options);
         }
         Err(error) => return Err(error.into()),
     };
@@ -82,7 +78,7 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
     }
     sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
-    Ok(dress(tree.as_fd(), &options)?)
+    Ok(dress(tree.as_fd(), &options, Place::Attached)?)
 }
 
 /// Whether only mount(2) can express the options: fsconfig takes no value
@@ -126,9 +122,8 @@ fn by_mount_call(
     fstype: &str,
     source: &str,
     options: &Options,
-) -> sys::Result<()> {
-    let flags =
-        MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes.set);
+) -> Result<()> {
+    let flags = MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes);
     let data: Vec<String> = options.data.iter().map(data_word).collect();
     let data = data.join(",");
     sys::mount::mount(
@@ -141,7 +136,11 @@ fn by_mount_call(
             .map(String::as_str),
     )?;
     let tree = root.find(&mount.destination, Links::Follow)?;
-    dress(tree.as_fd(), options)
+    if options.copy_up {
+        // The target's descriptor is still what is below the mount.
+        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+    }
+    Ok(dress(tree.as_fd(), options, Place::Attached)?)
 }
 
 /// `key=value` as mount(2) wants it: quoted where a comma would end it.
@@ -175,16 +174,16 @@ fn bind(
     };
     let target = bind_target(root, &mount.destination, tree.as_fd())?;
     let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
-    // Dressed before anybody can see it, unless the kernel (until 5.12) can
-    // only change attached mounts.
-    let dressed = set_and_dress(tree.as_fd(), attributes, &mount.options);
+    // Before anybody can see it, unless the kernel (until 5.12) can only
+    // change what is attached.
+    let dressed = change(tree.as_fd(), attributes, &mount.options, Place::Detached);
     let late = matches!(&dressed, Err(error) if error.errno() == Errno::ENOSYS);
     if !late {
         dressed?;
     }
     sys::mount::attach(tree.as_fd(), target.as_fd())?;
     if late {
-        set_and_dress(tree.as_fd(), attributes, &mount.options)?;
+        change(tree.as_fd(), attributes, &mount.options, Place::Attached)?;
     }
     Ok(())
 }
@@ -210,7 +209,12 @@ fn bind_by_mount_call(
     )?;
     let tree = root.find(&mount.destination, Links::Follow)?;
     let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
-    Ok(set_and_dress(tree.as_fd(), attributes, &mount.options)?)
+    Ok(change(
+        tree.as_fd(),
+        attributes,
+        &mount.options,
+        Place::Attached,
+    )?)
 }
 
 /// The target of a bind, a file where the source is one.
@@ -272,11 +276,20 @@ fn attributes_of(fd: BorrowedFd<'_>) -> sys::Result<u64> {
     Ok(file::filesystem(fd)?.flags & FREE)
 }
 
+/// Where a mount is: until Linux 5.12 only an attached one can be changed, by
+/// mount(2); a detached one answers `ENOSYS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Detached,
+    Attached,
+}
+
 /// Sets the attributes of one mount, then what [`dress`] sets.
-fn set_and_dress(
+fn change(
     tree: BorrowedFd<'_>,
     attributes: Attributes,
     options: &Options,
+    place: Place,
 ) -> sys::Result<()> {
     if !attributes.is_empty() {
         let change = Change {
@@ -285,15 +298,17 @@ fn set_and_dress(
             ..Change::default()
         };
         match sys::mount::set_attributes(tree, &change) {
-            Err(error) if error.errno() == Errno::ENOSYS => set_by_remount(tree, attributes.set)?,
+            Err(error) if error.errno() == Errno::ENOSYS && place == Place::Attached => {
+                set_by_remount(&by_number(tree), attributes)?;
+            }
             done => done?,
         }
     }
-    dress(tree, options)
+    dress(tree, options, place)
 }
 
 /// Recursive attributes and propagation.
-fn dress(tree: BorrowedFd<'_>, options: &Options) -> sys::Result<()> {
+fn dress(tree: BorrowedFd<'_>, options: &Options, place: Place) -> sys::Result<()> {
     if !options.recursive.is_empty() {
         let change = Change {
             set: options.recursive.set,
@@ -310,7 +325,7 @@ fn dress(tree: BorrowedFd<'_>, options: &Options) -> sys::Result<()> {
             ..Change::default()
         };
         match sys::mount::set_attributes(tree, &change) {
-            Err(error) if error.errno() == Errno::ENOSYS => {
+            Err(error) if error.errno() == Errno::ENOSYS && place == Place::Attached => {
                 let mut flags = MsFlags::from_bits_retain(propagation.flag());
                 flags.set(MsFlags::MS_REC, propagation.recursive);
                 sys::mount::mount(None, &by_number(tree), None, flags, None)?;
@@ -328,28 +343,43 @@ pub(super) fn add_attributes(fd: BorrowedFd<'_>, set: u64) -> sys::Result<()> {
         ..Change::default()
     };
     match sys::mount::set_attributes(fd, &change) {
-        // Until Linux 5.12.
-        Err(error) if error.errno() == Errno::ENOSYS => {
-            set_by_remount(fd, attributes_of(fd)? | set)
-        }
-        done => done,
+        Err(error) if error.errno() == Errno::ENOSYS => {}
+        done => return done,
     }
+    // Until Linux 5.12.
+    let attributes = Attributes {
+        set: attributes_of(fd)? | set,
+        clear: 0,
+    };
+    if FileType::from_raw_mode(file::stat(fd)?.st_mode) != FileType::Directory {
+        return set_by_remount(&by_number(fd), attributes);
+    }
+    // The root may be without a /proc by now.
+    file::change_directory(fd)?;
+    let done = set_by_remount(Path::new("."), attributes);
+    sys::call(nix::unistd::chdir("/"), || "chdir(\"/\")".to_owned())?;
+    done
 }
 
 /// Sets the attributes of an attached mount by mount(2).
-fn set_by_remount(tree: BorrowedFd<'_>, set: u64) -> sys::Result<()> {
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | mount_flags(set);
-    sys::mount::mount(None, &by_number(tree), None, flags, None)
+fn set_by_remount(path: &Path, attributes: Attributes) -> sys::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | mount_flags(attributes);
+    sys::mount::mount(None, path, None, flags, None)
 }
 
 /// `MOUNT_ATTR_*` as `MS_*`.
-fn mount_flags(set: u64) -> MsFlags {
+fn mount_flags(attributes: Attributes) -> MsFlags {
     // The first four have the same values.
-    let mut flags = MsFlags::from_bits_retain(set & FREE);
-    flags.set(MsFlags::MS_NODIRATIME, set & Attributes::NODIRATIME != 0);
-    match set & Attributes::ATIME {
+    let mut flags = MsFlags::from_bits_retain(attributes.set & FREE);
+    let nodiratime = attributes.set & Attributes::NODIRATIME != 0;
+    flags.set(MsFlags::MS_NODIRATIME, nodiratime);
+    if attributes.set & Attributes::NOSYMFOLLOW != 0 {
+        flags |= MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW);
+    }
+    match attributes.set & Attributes::ATIME {
         Attributes::NOATIME => flags | MsFlags::MS_NOATIME,
         Attributes::STRICTATIME => flags | MsFlags::MS_STRICTATIME,
+        _ if attributes.clear & Attributes::ATIME != 0 => flags | MsFlags::MS_RELATIME,
         _ => flags,
     }
 }

@@ -5,16 +5,15 @@
 //! anywhere. [`resolve`] keeps the look-up inside the root in the kernel
 //! (openat2, Linux 5.6); what it opened is then used by descriptor.
 
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use pathrs::flags::ResolverFlags;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
-use super::{Error, Result, call};
+use super::{Error, Result, ToErrno, call};
 
 /// What a look-up does with symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,36 +45,63 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedF
         match rustix::fs::openat2(root, path, flags, Mode::empty(), how) {
             Err(rustix::io::Errno::AGAIN) => {}
             // Until Linux 5.6.
-            Err(rustix::io::Errno::NOSYS) => return walk(root, path, links, describe),
+            Err(rustix::io::Errno::NOSYS) => return call(walk(root, path, links), describe),
             opened => return call(opened, describe),
         }
     }
     Err(Error::new(describe(), Errno::EAGAIN))
 }
 
-/// [`resolve`] one component at a time, as pathrs does it without openat2.
-fn walk(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    links: Links,
-    describe: impl FnOnce() -> String,
-) -> Result<OwnedFd> {
-    let mut root = pathrs::RootRef::from_fd(root);
-    let resolved = match links {
-        Links::Follow => root.resolve(path),
-        Links::NotLast => root.resolve_nofollow(path),
-        Links::Refuse => {
-            root.set_resolver_flags(ResolverFlags::NO_SYMLINKS);
-            root.resolve(path)
+/// How many links a look-up follows, as in the kernel (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// [`resolve`] one component at a time. Nothing is followed that was not
+/// looked at by descriptor, `..` goes back to the directory that was come from
+/// (never up by the kernel's leave), and an absolute link begins again at the
+/// root; so no answer of procfs is needed, which the container may not have.
+fn walk(root: BorrowedFd<'_>, path: &Path, links: Links) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut below: Vec<OwnedFd> = Vec::new();
+    let mut rest = reversed(path);
+    let mut followed = 0;
+    while let Some(name) = rest.pop() {
+        let here = below.last().map_or(root, AsFd::as_fd);
+        if name == ".." {
+            let _ = below.pop();
+            continue;
         }
-    };
-    resolved.map(OwnedFd::from).map_err(|error| {
-        let errno = match error.kind() {
-            pathrs::error::ErrorKind::OsError(Some(errno)) => Errno::from_raw(errno),
-            _ => Errno::EXDEV,
-        };
-        Error::new(describe(), errno)
-    })
+        let fd = rustix::fs::openat(here, &name, flags, Mode::empty()).map_err(|e| e.errno())?;
+        let mode = rustix::fs::fstat(&fd).map_err(|e| e.errno())?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::Symlink {
+            below.push(fd);
+            continue;
+        }
+        followed += 1;
+        if links == Links::Refuse || followed > MAX_LINKS {
+            return Err(Errno::ELOOP);
+        }
+        if links == Links::NotLast && rest.is_empty() {
+            return Ok(fd);
+        }
+        let target = read_link(fd.as_fd(), OsStr::new("")).map_err(|e| e.errno())?;
+        if target.is_absolute() {
+            below.clear();
+        }
+        rest.extend(reversed(&target));
+    }
+    match below.pop() {
+        Some(found) => Ok(found),
+        None => root.try_clone_to_owned().map_err(|e| e.errno()),
+    }
+}
+
+/// The names of a path, the first one last; without the root's slash.
+fn reversed(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
+        .map(|part| part.as_os_str().to_owned())
+        .collect()
 }
 
 /// Opens a path of the host, following links; `O_CLOEXEC` is added.
@@ -177,9 +203,7 @@ pub fn read_link(dir: BorrowedFd<'_>, name: &OsStr) -> Result<PathBuf> {
     let target: CString = call(rustix::fs::readlinkat(dir, name, Vec::new()), || {
         format!("readlinkat([{}], {name:?})", dir.as_raw_fd())
     })?;
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(
-        target.into_bytes(),
-    )))
+    Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
 }
 
 /// Sets the owner of `name`, not following a link.
@@ -290,5 +314,65 @@ fn words(flags: OFlags) -> String {
         "O_RDONLY".to_owned()
     } else {
         names.join("|")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_stays_inside_its_root_with_and_without_openat2() {
+        let top = std::env::temp_dir().join(format!("rrun-file.{}", std::process::id()));
+        let inside = top.join("root");
+        std::fs::create_dir_all(inside.join("etc/deep")).unwrap();
+        std::fs::write(inside.join("etc/file"), "").unwrap();
+        std::fs::write(top.join("outside"), "").unwrap();
+        for (link, target) in [
+            ("absolute", "/etc"),
+            ("relative", "etc/deep"),
+            ("up", "../../../../../../../outside"),
+            ("dangling", "gone"),
+            ("loop", "loop"),
+            ("chain", "absolute/../relative/.."),
+        ] {
+            std::os::unix::fs::symlink(target, inside.join(link)).unwrap();
+        }
+        let root = open(&inside, OFlags::PATH).unwrap();
+        let found = |path: &str| Ok(inside.join(path));
+        for (path, links, expected) in [
+            ("/", Links::Follow, found("")),
+            ("..", Links::Follow, found("")),
+            ("etc/file", Links::Refuse, found("etc/file")),
+            ("/etc/./deep/../file", Links::Refuse, found("etc/file")),
+            ("../../etc", Links::Follow, found("etc")),
+            ("absolute", Links::Follow, found("etc")),
+            ("absolute/file", Links::NotLast, found("etc/file")),
+            ("relative", Links::Follow, found("etc/deep")),
+            ("chain", Links::Follow, found("etc")),
+            ("chain", Links::NotLast, found("chain")),
+            ("absolute", Links::Refuse, Err(Errno::ELOOP)),
+            ("absolute/file", Links::Refuse, Err(Errno::ELOOP)),
+            ("up", Links::Follow, Err(Errno::ENOENT)),
+            ("dangling", Links::Follow, Err(Errno::ENOENT)),
+            ("loop", Links::Follow, Err(Errno::ELOOP)),
+            ("etc/file/x", Links::Follow, Err(Errno::ENOTDIR)),
+            ("etc/nothing", Links::Refuse, Err(Errno::ENOENT)),
+        ] {
+            let inode = |fd: OwnedFd| stat(fd.as_fd()).unwrap().st_ino;
+            let expected = expected
+                .map(|path| rustix::fs::lstat(&path).unwrap().st_ino)
+                .map_err(|errno: Errno| errno);
+            let path = Path::new(path);
+            let by_kernel = resolve(root.as_fd(), path, links).map(inode);
+            assert_eq!(
+                by_kernel.map_err(|e| e.errno()),
+                expected,
+                "{path:?} {links:?}"
+            );
+            let by_hand = walk(root.as_fd(), path, links).map(inode);
+            assert_eq!(by_hand, expected, "{path:?} {links:?}, by hand");
+        }
+        std::fs::remove_dir_all(&top).unwrap();
     }
 }
