@@ -227,3 +227,6 @@ fn version() -> String {
 pub fn definition() -> clap::Command {
     Invocation::command()
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ pub struct Plan {
     #[arg(long)]
     json: bool,
     /// The bundle's directory
-    #[arg(long = "bundle", short, value_name = "DIR")]
+    #[arg(long = "bundle", short = 'b', value_name = "DIR")]
     named: Option<PathBuf>,
     /// The bundle's directory [default: the current one]
     #[arg(value_name = "BUNDLE")]
