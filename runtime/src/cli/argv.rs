@@ -25,8 +25,8 @@ use crate::error::{Error, Kind, Result};
 pub(super) enum Canonical {
     /// Words for clap.
     Words(Vec<OsString>),
-    /// The help of the command at this path (empty: of the program).
-    Help(Vec<String>),
+    /// The help of a command, or of the program.
+    Help(Option<String>),
     /// The version.
     Version,
 }
@@ -41,29 +41,29 @@ pub(super) fn canonical(program: &Command, argv: &[OsString]) -> Result<Canonica
     let mut global = Flags::default();
     let end = match global.read(program, rest, Order::FlagsFirst)? {
         Read::Words(end) => end,
-        Read::Help => return Ok(Canonical::Help(Vec::new())),
+        Read::Help => return Ok(Canonical::Help(None)),
         Read::Version => return Ok(Canonical::Version),
     };
     let mut words = vec![name.to_owned()];
     words.extend(global.words());
     let Some((verb, arguments)) = rest[end..].split_first() else {
-        return Ok(Canonical::Help(Vec::new()));
+        return Ok(Canonical::Help(None));
     };
     let verb = verb.to_string_lossy();
     if verb == "help" || verb == "h" {
         let topic = arguments.first().map(|topic| topic.to_string_lossy());
         return match topic {
-            None => Ok(Canonical::Help(Vec::new())),
-            Some(topic) => Ok(Canonical::Help(vec![
+            None => Ok(Canonical::Help(None)),
+            Some(topic) => Ok(Canonical::Help(Some(
                 command(program, &topic)?.get_name().into(),
-            ])),
+            ))),
         };
     }
     let command = command(program, &verb)?;
     let mut flags = Flags::default();
     match flags.read(command, arguments, Order::of(command))? {
         Read::Words(_) => {}
-        Read::Help => return Ok(Canonical::Help(vec![command.get_name().to_owned()])),
+        Read::Help => return Ok(Canonical::Help(Some(command.get_name().to_owned()))),
         Read::Version => return Ok(Canonical::Version),
     }
     check_arity(command, flags.positionals.len())?;
@@ -309,7 +309,7 @@ mod tests {
                 .map(|word| String::from_utf8(word.into_vec()).unwrap())
                 .collect::<Vec<_>>()
                 .join(" "),
-            Canonical::Help(path) => format!("help of {path:?}"),
+            Canonical::Help(command) => format!("help of {}", command.unwrap_or_default()),
             Canonical::Version => "version".to_owned(),
         })
     }
@@ -352,11 +352,11 @@ mod tests {
             ("rrun exec -- c ls", "rrun exec -- c ls"),
             ("rrun exec c -- ls", "rrun exec -- c -- ls"),
             // Help and version, wherever they stand.
-            ("rrun", "help of []"),
-            ("rrun --help", "help of []"),
-            ("rrun help", "help of []"),
-            ("rrun h run", "help of [\"run\"]"),
-            ("rrun run x -h", "help of [\"run\"]"),
+            ("rrun", "help of "),
+            ("rrun --help", "help of "),
+            ("rrun help", "help of "),
+            ("rrun h run", "help of run"),
+            ("rrun run x -h", "help of run"),
             ("rrun exec c ls -h", "rrun exec -- c ls -h"),
             ("rrun -v", "version"),
             ("rrun --debug --version", "version"),

@@ -192,8 +192,8 @@ pub struct Exec {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u16,
     /// Run in an existing sub-cgroup, may be repeated
-    #[arg(long, value_name = "[CONTROLLERS:]PATH", value_parser = values::sub_cgroup)]
-    pub cgroup: Vec<SubCgroup>,
+    #[arg(long, value_name = "[CONTROLLERS:]PATH")]
+    pub cgroup: Vec<String>,
     /// Allow a paused container: the process waits until it is resumed
     #[arg(long)]
     pub ignore_paused: bool,
@@ -203,15 +203,6 @@ pub struct Exec {
     /// The program and its arguments
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub command: Vec<String>,
-}
-
-/// A cgroup below the container's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubCgroup {
-    /// The v1 controllers whose hierarchy is meant; none means all.
-    pub controllers: Vec<String>,
-    /// The path below the container's cgroup.
-    pub path: String,
 }
 
 /// `rrun update`. A value that is not given stays as it is.

@@ -25,7 +25,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Error, Kind, Result};
 
 pub use global::{CgroupManager, Global, Rootless};
-pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, SubCgroup, Update};
+pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, Update};
 pub use observe::{
     Events, Features, List, ListFormat, Pause, Plan, PlanFormat, Ps, Resume, Spec, State,
 };
@@ -115,7 +115,9 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
     let program = Invocation::command();
     let words = match argv::canonical(&program, argv) {
         Ok(argv::Canonical::Words(words)) => words,
-        Ok(argv::Canonical::Help(path)) => return Ok(Parsed::Text(help(program, &path))),
+        Ok(argv::Canonical::Help(command)) => {
+            return Ok(Parsed::Text(help(program, command.as_deref())));
+        }
         Ok(argv::Canonical::Version) => return Ok(Parsed::Text(version())),
         Err(error) => {
             let global = global_alone(argv);
@@ -191,25 +193,12 @@ fn reword(error: &clap::Error) -> Error {
     Error::new(Kind::Usage, line)
 }
 
-/// The help of the program or of the command at the end of `path`.
-fn help(mut program: clap::Command, path: &[String]) -> String {
+/// The help of a command, or of the program.
+fn help(mut program: clap::Command, command: Option<&str>) -> String {
     program.build();
-    let command = path
-        .iter()
-        .fold(&mut program, |command, name| command_named(command, name));
-    command.render_long_help().to_string()
-}
-
-/// The subcommand `name`, or the command itself if it has none of that name.
-fn command_named<'c>(command: &'c mut clap::Command, name: &str) -> &'c mut clap::Command {
-    if command.find_subcommand(name).is_none() {
-        return command;
-    }
-    command
-        .get_subcommands_mut()
-        .find(|sub| sub.get_name() == name)
-        // Found just before.
-        .expect("the subcommand was just found")
+    let command = command.and_then(|name| program.find_subcommand_mut(name).cloned());
+    let text = command.unwrap_or(program).render_long_help();
+    text.to_string()
 }
 
 /// The text of `--version`, in runc's form, which Docker reads.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::global::Rootless;
-use super::lifecycle::{RunTarget, SubCgroup};
+use super::lifecycle::RunTarget;
 use crate::state::ContainerId;
 
 /// What clap gets for a value that is refused: the cause alone, since clap
@@ -64,24 +64,6 @@ pub(super) fn run_target(text: &str) -> Parsed<RunTarget> {
     text.parse::<ContainerId>()
         .map(RunTarget::Id)
         .map_err(|error| error.to_string())
-}
-
-/// `[CONTROLLERS:]PATH`.
-pub(super) fn sub_cgroup(text: &str) -> Parsed<SubCgroup> {
-    let (controllers, path) = match text.split_once(':') {
-        None => (Vec::new(), text),
-        Some((list, path)) => (list.split(',').map(str::to_owned).collect(), path),
-    };
-    if controllers.iter().any(String::is_empty) {
-        return Err("an empty controller name".to_owned());
-    }
-    if path.split('/').any(|part| part == "..") {
-        return Err(format!("{path:?} leaves the container's cgroup"));
-    }
-    Ok(SubCgroup {
-        controllers,
-        path: path.to_owned(),
-    })
 }
 
 /// A signal: a number, or a name with or without `SIG`, in any case. A dash
@@ -311,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn users_cgroups_and_targets() {
+    fn users_and_targets() {
         assert_eq!(
             exec_user("1000"),
             Ok(ExecUser {
@@ -328,17 +310,6 @@ mod tests {
         );
         assert_eq!(exec_user("www"), Err("\"www\" is no user id".to_owned()));
         assert_eq!(exec_user("1:x"), Err("\"x\" is no group id".to_owned()));
-        let cgroup = |controllers: &[&str], path: &str| SubCgroup {
-            controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
-            path: path.to_owned(),
-        };
-        assert_eq!(sub_cgroup("a/b"), Ok(cgroup(&[], "a/b")));
-        assert_eq!(
-            sub_cgroup("cpu,cpuacct:a"),
-            Ok(cgroup(&["cpu", "cpuacct"], "a"))
-        );
-        assert!(sub_cgroup(":a").is_err());
-        assert!(sub_cgroup("a/../../b").is_err());
         assert_eq!(run_target("b/"), Ok(RunTarget::Bundle("b/".into())));
         assert_eq!(run_target("."), Ok(RunTarget::Bundle(".".into())));
         assert!(matches!(run_target("web"), Ok(RunTarget::Id(_))));

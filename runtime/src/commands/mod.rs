@@ -2,14 +2,17 @@
 
 pub mod features;
 pub mod list;
+pub mod ps;
 pub mod spec;
 pub mod state;
 
 use std::io::Write;
 
+use crate::cgroup::Cgroup;
 use crate::cli::{Command, Invocation};
 use crate::error::{Context, Error, Kind, Result};
 use crate::log::Log;
+use crate::state::{Container, Record, Status};
 use crate::sys;
 
 /// Executes a command. The answer is the exit code: 0, or that of the
@@ -24,6 +27,7 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
     match command {
         Command::State(args) => state::execute(global, args).map(|()| 0),
         Command::List(args) => list::execute(global, log, args).map(|()| 0),
+        Command::Ps(args) => ps::execute(global, args).map(|()| 0),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
         _ => Err(Error::new(Kind::Unsupported, "not in this build")),
@@ -67,6 +71,14 @@ impl Command {
             _ => 1,
         }
     }
+}
+
+/// Where a container stands, its cgroup asked whether it is paused.
+fn status(container: &Container, record: &Record) -> Result<Status> {
+    container.status(record, || match &record.cgroup {
+        Some(cgroup) => Cgroup::open(cgroup)?.is_frozen(),
+        None => Ok(false),
+    })
 }
 
 /// Writes a command's output.

@@ -44,7 +44,7 @@ pub(super) struct Description<'r> {
 impl<'r> Description<'r> {
     /// Asks the kernel where the container stands.
     pub(super) fn of(container: &Container, record: &'r Record) -> Result<Self> {
-        let status = container.status(record, || Ok(false))?;
+        let status = super::status(container, record)?;
         let pid = match (&record.init, status) {
             (None, _) | (_, Status::Stopped) => 0,
             (Some(init), _) => init.pid,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
-use crate::sys;
+use crate::{cgroup, sys};
 
 /// The content of state.json. Nothing in it can be asked from the kernel: a
 /// status would be out of date the moment it is written.
@@ -41,7 +41,7 @@ pub struct Record {
     pub init: Option<Process>,
     /// The container's cgroup, as the module `cgroup` wrote it down.
     #[serde(default)]
-    pub cgroup: Option<serde_json::Value>,
+    pub cgroup: Option<cgroup::Record>,
     /// Whether the pid namespace is not the container's own: its processes
     /// then outlive the first one, and delete must kill them by the cgroup.
     #[serde(default)]
