@@ -403,7 +403,8 @@ fn cgroup2(
         },
         ..mount.clone()
     };
-    match bind(root, &plain, fallback, false, None, user_namespace) {
+    // In a user namespace the host's tree comes as a whole or not at all.
+    match bind(root, &plain, fallback, true, None, user_namespace) {
         Err(missing) if mask_if_missing && missing.errno() == Some(Errno::ENOENT) => {
             let options = Options {
                 attributes: Attributes {

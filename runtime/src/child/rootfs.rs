@@ -42,22 +42,15 @@ impl PreparedRoot {
 }
 
 /// Mounts and makes everything in the root. Call it in the container's
-/// namespaces, once the container is in its cgroup; `step` is told what is
-/// being done. `sources` are the trees that the parent has opened, by the index
-/// of their operation.
+/// namespaces, once the container is in its cgroup. `sources` are the trees
+/// that the parent has opened, by the index of their operation.
 ///
 /// # Errors
 /// Of the operation that failed, with its operands.
-pub fn prepare(
-    rootfs: &Rootfs,
-    mut sources: BTreeMap<usize, OwnedFd>,
-    step: &mut dyn FnMut(&'static str),
-) -> Result<PreparedRoot> {
-    step("rootfs");
+pub fn prepare(rootfs: &Rootfs, mut sources: BTreeMap<usize, OwnedFd>) -> Result<PreparedRoot> {
     let mut root = own_root(rootfs)
         .context(|| format!("prepare rootfs {:?}", rootfs.path))
         .map(Root::new)?;
-    step("mounts");
     // Modes are meant as they are written.
     let umask = file::set_umask(0);
     let done = perform(rootfs, &mut root, &mut sources);

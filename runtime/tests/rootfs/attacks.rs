@@ -2,9 +2,13 @@
 //! or the rule of the specification, that taught it.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rrun::sys::process::{self, Clone, Forked};
+use rustix::fs::{CWD, RenameFlags};
 use serde_json::json;
 
 use crate::bundle::{Bundle, mount_at, mountinfo, write};
@@ -26,6 +30,10 @@ pub(crate) const CASES: &[crate::Case] = &[
     (
         "CVE-2025-31133: a /dev/null that isn't one masks nothing",
         false_null,
+    ),
+    (
+        "CVE-2021-30465, CVE-2024-45310: a directory swapped for a link",
+        swapped_directory,
     ),
     (
         "a link to the root or into procfs is no destination",
@@ -215,6 +223,57 @@ fn false_null() {
         bundle.refused(),
         "mask /secret: \"/dev/null\" is not the null device"
     );
+}
+
+/// A process that swaps two names for each other until it is dropped.
+struct Swapper(std::os::fd::OwnedFd);
+
+impl Swapper {
+    fn new(one: &Path, other: &Path) -> Self {
+        let (one, other) = (one.to_owned(), other.to_owned());
+        let Forked::Parent(_, pidfd) = process::clone3(&Clone::default()).unwrap() else {
+            // Not longer than the tests, whatever becomes of them.
+            let until = Instant::now() + Duration::from_secs(60);
+            while Instant::now() < until {
+                let swap = RenameFlags::EXCHANGE;
+                let _ = rustix::fs::renameat_with(CWD, &one, CWD, &other, swap);
+            }
+            process::exit_now(0);
+        };
+        Self(pidfd)
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        let _ = process::pidfd_send_signal(self.0.as_fd(), libc::SIGKILL);
+        let _ = process::wait(self.0.as_fd());
+    }
+}
+
+fn swapped_directory() {
+    let bundle = Bundle::bare();
+    let host = bundle.beside("host");
+    write(&host.join("deep/passwd"), "host");
+    fs::create_dir_all(bundle.root("x/deep")).unwrap();
+    symlink(&host, bundle.root("link")).unwrap();
+    write(&bundle.beside("file"), "");
+    let file = bundle.beside("file").to_str().unwrap().to_owned();
+    let bundle = bundle
+        .mount("/x/deep", "tmpfs", "tmpfs", "")
+        .mount("/x/deep/../made/dir", "tmpfs", "tmpfs", "")
+        .mount("/x/made/file", "bind", &file, "bind");
+    let swapper = Swapper::new(&bundle.root("x"), &bundle.root("link"));
+    let rounds = 200;
+    let mut made = 0;
+    for _ in 0..rounds {
+        // Whether it comes to be or not, the host's directory stays as it was.
+        made += u32::from(bundle.run(String::new).is_ok());
+        assert_eq!(names(&host), ["deep"]);
+        assert_eq!(names(&host.join("deep")), ["passwd"]);
+    }
+    drop(swapper);
+    assert!(made > 0, "no round of {rounds} succeeded");
 }
 
 fn link_to_root() {

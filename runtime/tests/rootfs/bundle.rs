@@ -94,7 +94,7 @@ impl Bundle {
         let context = MountContext {
             namespaces: &namespaces,
             no_pivot: self.no_pivot,
-            rootless: false,
+            rootless: !nix::unistd::geteuid().is_root(),
             cgroups: &self.cgroups,
         };
         let rootfs = mounts::rootfs(&spec, &self.path, &context).map_err(|e| e.to_string())?;
@@ -129,7 +129,8 @@ impl Bundle {
         };
         drop(write);
         if let Some(maps) = &namespaces.id_maps {
-            rrun::idmap::write(pid, maps, true).map_err(|e| e.to_string())?;
+            rrun::idmap::write(pid, maps, nix::unistd::geteuid().is_root())
+                .map_err(|e| e.to_string())?;
         }
         drop(go_write);
         let mut text = String::new();
@@ -139,6 +140,33 @@ impl Bundle {
             Some(("+", answer)) => Ok(answer.to_owned()),
             Some((_, error)) => Err(error.to_owned()),
             None => Err("died".to_owned()),
+        }
+    }
+
+    /// The same, started by the user 65534 and not by root.
+    pub(crate) fn run_as_nobody(&self, inside: impl FnOnce() -> String) -> Result<String, String> {
+        let (read, write) = rrun::sys::descriptors::pipe().unwrap();
+        let clone = Clone::default();
+        let Forked::Parent(_, pidfd) = process::clone3(&clone).unwrap() else {
+            rrun::sys::credentials::set_groups(&[]).unwrap();
+            rrun::sys::credentials::set_gid(65534).unwrap();
+            rrun::sys::credentials::set_uid(65534).unwrap();
+            // Else /proc/PID/uid_map would be root's.
+            rrun::sys::credentials::set_dumpable(true).unwrap();
+            let text = match self.run(inside) {
+                Ok(text) => format!("+{text}"),
+                Err(text) => format!("-{text}"),
+            };
+            let _ = std::fs::File::from(write).write_all(text.as_bytes());
+            process::exit_now(0);
+        };
+        drop(write);
+        let mut text = String::new();
+        std::fs::File::from(read).read_to_string(&mut text).unwrap();
+        process::wait(pidfd.as_fd()).unwrap();
+        match text.split_at_checked(1) {
+            Some(("+", answer)) => Ok(answer.to_owned()),
+            _ => Err(text),
         }
     }
 
@@ -166,8 +194,7 @@ fn container(
         rrun::sys::credentials::set_gid(0).map_err(|e| e.to_string())?;
         rrun::sys::credentials::set_uid(0).map_err(|e| e.to_string())?;
     }
-    let prepared =
-        rootfs::prepare(planned, trees, &mut |_| {}).map_err(|error| error.to_string())?;
+    let prepared = rootfs::prepare(planned, trees).map_err(|error| error.to_string())?;
     pivot::enter(prepared, planned).map_err(|error| error.to_string())?;
     rootfs::finish(planned).map_err(|error| error.to_string())
 }

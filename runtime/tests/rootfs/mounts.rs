@@ -64,6 +64,10 @@ pub(crate) const CASES: &[crate::Case] = &[
         "attributes that are locked in a user namespace stay",
         locked_attributes,
     ),
+    (
+        "the bundle of runc spec --rootless starts without root",
+        rootless,
+    ),
     ("an idmapped mount shows its own ids", idmap),
     ("no-pivot hides the host's proc and sysfs", no_pivot),
     ("the console is the terminal", console),
@@ -546,6 +550,57 @@ fn locked_attributes() {
     let expected =
         format!("mount {path:?} on \"/n\": the source's nodev is locked in a user namespace");
     assert_eq!(error, expected);
+}
+
+fn rootless() {
+    let mut bundle = Bundle::new();
+    for path in [&bundle.path, &bundle.root(""), &bundle.root("bin")] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let map = json!([{"containerID": 0, "hostID": 65534, "size": 1}]);
+    let namespaces = ["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({"type": kind}));
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if mount["type"] == "sysfs" {
+            mount["type"] = json!("none");
+            mount["source"] = json!("/sys");
+            let options = mount["options"].as_array_mut().unwrap();
+            options.push(json!("rbind"));
+        }
+        // No group tty in a map of one id.
+        let options = mount["options"].as_array_mut();
+        options
+            .into_iter()
+            .for_each(|options| options.retain(|option| option != "gid=5"));
+    }
+    let mut bundle = bundle
+        .with("/linux/namespaces", json!(namespaces))
+        .with("/linux/uidMappings", map.clone())
+        .with("/linux/gidMappings", map);
+    // Without a cgroup namespace a user namespace may not mount cgroup2: it is
+    // bound, or (CVE-2023-25809) covered where it isn't found.
+    let unified = mountinfo()
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4).map(str::to_owned))
+        .expect("the host has cgroup2");
+    for (unified, kind) in [(unified.as_str(), "cgroup2"), ("/no/such", "tmpfs")] {
+        bundle.cgroups.unified = Some(unified.into());
+        let answer = bundle.run_as_nobody(|| {
+            let info = mountinfo();
+            let cgroup = File::create("/sys/fs/cgroup/x").unwrap_err();
+            let [options, _, kind, ..] = mount_at(&info, "/sys/fs/cgroup");
+            text([
+                mount_at(&info, "/sys")[0].to_owned(),
+                format!("{kind} {options}"),
+                mount_at(&info, "/proc")[2].to_owned(),
+                format!("{}", fs::metadata("/dev/shm").unwrap().uid()),
+                format!("{:?}", cgroup.kind()),
+            ])
+        });
+        let closed = "ro,nosuid,nodev,noexec,relatime";
+        let expected = format!("{closed}\n{kind} {closed}\nproc\n0\nReadOnlyFilesystem");
+        assert_eq!(answer.unwrap(), expected);
+    }
 }
 
 fn idmap() {
