@@ -18,6 +18,7 @@
 //! | `VIEW` | `hybrid` (the machine as it is, the default), `v1` or `v2` |
 //! | `FULL=1` | all rounds of the long loops |
 //! | `SEED` | of the random orders; printed, so that a run can be repeated |
+//! | `EXCEPTIONS=1` | runs the exceptions of this runtime too |
 //! | `JOBS` | cases at once, default 2 |
 
 pub mod bundle;

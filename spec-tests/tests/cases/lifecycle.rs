@@ -1,13 +1,15 @@
-//! The life of a container: create, start, state, kill, delete, and the
-//! refusals in between.
+//! The life of a container: create, start, state, kill, delete, list, ps,
+//! pause, and the refusals in between.
 
-use serde_json::Value;
+use std::fs;
+
+use serde_json::{Value, json};
 use spec_tests::runtime::text;
-use spec_tests::{Bundle, Case};
+use spec_tests::{Bundle, Case, Needs, Test};
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc(
-        "a container is created, runs after start, stops after kill, and is gone after delete",
+        "created, running after start, stopped after kill, gone after delete",
         |t| {
             let bundle = Bundle::new(t).probe(&["await", "15"]);
             let container = t.create(&bundle);
@@ -26,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::runc("state has the fields that engines read", |t| {
         let bundle = Bundle::new(t)
             .probe(&["pause"])
-            .with(|config| config["annotations"] = serde_json::json!({ "a.b": "c" }));
+            .with(|config| config["annotations"] = json!({ "a.b": "c" }));
         let container = t.create(&bundle);
         let state = container.state();
         assert_eq!(state["id"], Value::from(bundle.id.clone()));
@@ -48,4 +50,499 @@ pub(crate) const CASES: &[Case] = &[
         let pid = state["pid"].as_i64().expect("a pid");
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     }),
+    Case::runc("the program does not run before start", |t| {
+        let bundle = Bundle::new(t).probe(&["create", "/data/ran", "x", ";", "pause"]);
+        let container = t.create(&bundle);
+        assert!(!bundle.rootfs().join("data/ran").exists());
+        assert_eq!(container.stdout(), "");
+        container.start().ok();
+    }),
+    Case::runc("start twice is refused and the container goes on", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        container
+            .start()
+            .fails(1, &["cannot start an already running container"]);
+        assert_eq!(container.status(), "running");
+    }),
+    Case::runc("start of a stopped container is refused", |t| {
+        let bundle = Bundle::new(t).probe(&["exit", "0"]);
+        let container = t.start(&bundle);
+        container.wait_status("stopped");
+        container
+            .start()
+            .fails(1, &["cannot start a container that has stopped"]);
+    }),
+    Case::runc(
+        "create of an id in use is refused and leaves the first alone",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let container = t.start(&bundle);
+            t.call(&["create", "--bundle", text(&bundle.path), &bundle.id])
+                .fails(1, &["container with given ID already exists"]);
+            assert_eq!(container.status(), "running");
+        },
+    ),
+    Case::runc("an id with other characters is refused", |t| {
+        let bundle = Bundle::new(t);
+        for id in ["a b", "a:b", "ä", "..", "a@b", "%"] {
+            t.call(&["create", "--bundle", text(&bundle.path), id])
+                .fails(1, &["invalid container ID format"]);
+        }
+    })
+    .except(&[("runc", "1.1.5 accepts `..` up to its own mkdir")]),
+    Case::kernel(
+        "an id of a path never reaches outside the state directory",
+        |t| {
+            fs::create_dir_all(t.directory.join("victim")).expect("mkdir");
+            fs::write(t.directory.join("victim/state.json"), "{}").expect("write");
+            for id in ["../victim", "..", "."] {
+                for command in ["state", "start", "delete"] {
+                    let outcome = t.call(&[command, id]);
+                    assert_eq!(outcome.code, 1, "{command} {id}");
+                }
+            }
+            assert!(t.directory.join("victim/state.json").exists());
+        },
+    ),
+    Case::runc("commands on an id that is not there say so", |t| {
+        for args in [
+            &["state", "nobody"][..],
+            &["start", "nobody"],
+            &["kill", "nobody"],
+            &["kill", "nobody", "KILL"],
+            &["delete", "nobody"],
+            &["exec", "nobody", "/bin/true"],
+            &["ps", "nobody"],
+            &["pause", "nobody"],
+            &["resume", "nobody"],
+            &["update", "--pids-limit", "5", "nobody"],
+            &["events", "--stats", "nobody"],
+        ] {
+            let code = if args[0] == "exec" { 255 } else { 1 };
+            t.call(args).fails(code, &["container does not exist"]);
+        }
+    }),
+    Case::runc("delete --force of an id that is not there succeeds", |t| {
+        t.call(&["delete", "--force", "nobody"]).ok();
+    }),
+    Case::runc(
+        "delete of a running container is refused, by force it is killed",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let container = t.start(&bundle);
+            let text = format!(
+                "cannot delete container {} that is not stopped: running",
+                bundle.id
+            );
+            container.delete().fails(1, &[&text]);
+            assert_eq!(container.status(), "running");
+            t.call(&["delete", "-f", &bundle.id]).ok();
+            t.call(&["state", &bundle.id])
+                .fails(1, &["container does not exist"]);
+        },
+    ),
+    Case::runc("delete of a created container kills it", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.create(&bundle);
+        let pid = container.pid();
+        container.delete().ok();
+        assert!(is_gone(pid));
+    }),
+    Case::runc("kill by every spelling of a signal", |t| {
+        for spelling in ["USR1", "SIGUSR1", "usr1", "10"] {
+            let bundle = Bundle::new(t).probe(&["await", "10", "15"]);
+            let container = t.start(&bundle);
+            container.wait_for("ready");
+            container.kill(spelling).ok();
+            container.wait_for("\"signal\":10");
+            container.wait_status("stopped");
+        }
+    }),
+    Case::runc("kill without a signal sends SIGTERM", |t| {
+        let bundle = Bundle::new(t).probe(&["await", "15"]);
+        let container = t.start(&bundle);
+        container.wait_for("ready");
+        t.call(&["kill", &bundle.id]).ok();
+        container.wait_for("\"signal\":15");
+    }),
+    Case::runc("kill with a signal that is none is refused", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        for signal in ["NOSUCH", "SIGNOSUCH"] {
+            container.kill(signal).fails(1, &["unknown signal", signal]);
+        }
+        assert_eq!(container.status(), "running");
+    }),
+    Case::runc(
+        "kill of a stopped container contains `container not running`",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["exit", "0"]);
+            let container = t.start(&bundle);
+            container.wait_status("stopped");
+            container.kill("TERM").fails(1, &["container not running"]);
+            container.kill("KILL").fails(1, &["container not running"]);
+        },
+    ),
+    Case::runc("kill of a created container ends it", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.create(&bundle);
+        container.kill("KILL").ok();
+        container.wait_status("stopped");
+        container.delete().ok();
+    }),
+    Case::runc("kill --all reaches every process of the container", |t| {
+        let bundle = Bundle::new(t)
+            .without_namespace("pid")
+            .probe(&["orphan", ";", "pause"]);
+        let container = t.start(&bundle);
+        container.wait_for("pid");
+        let child = container.answers()[0]["pid"].as_i64().expect("a pid") as i32;
+        assert!(!is_gone(child));
+        t.call(&["kill", "--all", &bundle.id, "KILL"]).ok();
+        container.wait_status("stopped");
+        wait_gone(child);
+    }),
+    Case::runc(
+        "delete --force without a pid namespace leaves no process",
+        |t| {
+            let bundle = Bundle::new(t)
+                .without_namespace("pid")
+                .probe(&["orphan", ";", "pause"]);
+            let container = t.start(&bundle);
+            container.wait_for("pid");
+            let child = container.answers()[0]["pid"].as_i64().expect("a pid") as i32;
+            t.call(&["delete", "--force", &bundle.id]).ok();
+            wait_gone(child);
+        },
+    ),
+    Case::runc("list as table, as JSON and as ids", |t| {
+        assert_eq!(t.call(&["list", "-f", "json"]).ok().stdout.trim(), "null");
+        assert_eq!(t.call(&["list", "-q"]).ok().stdout, "");
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        let table = t.call(&["list"]).ok().stdout;
+        let lines: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines[0],
+            ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+        );
+        assert_eq!(lines[1][0], bundle.id);
+        assert_eq!(lines[1][1], container.pid().to_string());
+        assert_eq!(lines[1][2..4], ["running", text(&bundle.path)]);
+        assert_eq!(lines[1][5], "root");
+        assert_eq!(t.call(&["list", "-q"]).ok().stdout.trim(), bundle.id);
+        let all = t.call(&["list", "--format", "json"]).json();
+        assert_eq!(all[0]["id"], Value::from(bundle.id.clone()));
+        assert_eq!(all[0]["status"], "running");
+        assert_eq!(all[0]["owner"], "root");
+        t.call(&["list", "--format", "yaml"])
+            .fails(1, &["invalid format option"]);
+    }),
+    Case::runc("ps as table and as JSON, with arguments for ps", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        let pid = container.pid();
+        assert_eq!(
+            t.call(&["ps", "--format", "json", &bundle.id]).json(),
+            json!([pid])
+        );
+        let table = t.call(&["ps", &bundle.id]).ok().stdout;
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 2, "{table}");
+        assert!(
+            lines[0].contains("PID") && lines[0].contains("CMD"),
+            "{table}"
+        );
+        assert!(
+            lines[1].contains(&pid.to_string()) && lines[1].contains("/bin/probe"),
+            "{table}"
+        );
+        let table = t.call(&["ps", &bundle.id, "-o", "pid,comm"]).ok().stdout;
+        assert!(
+            table.lines().nth(1).expect("a line").contains("probe"),
+            "{table}"
+        );
+    }),
+    Case::runc(
+        "pause stops every process and resume lets them go on",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["await", "15"]);
+            let container = t.start(&bundle);
+            container.wait_for("ready");
+            t.call(&["pause", &bundle.id]).ok();
+            assert_eq!(container.status(), "paused");
+            t.call(&["resume", &bundle.id]).ok();
+            assert_eq!(container.status(), "running");
+            container.kill("TERM").ok();
+            container.wait_for("\"signal\":15");
+            container.wait_status("stopped");
+        },
+    ),
+    Case::runc("resume of a container that is not paused is refused", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let _container = t.start(&bundle);
+        t.call(&["resume", &bundle.id])
+            .fails(1, &["container not paused"]);
+    }),
+    Case::runc("pause of a stopped container is refused", |t| {
+        let bundle = Bundle::new(t).probe(&["exit", "0"]);
+        let container = t.start(&bundle);
+        container.wait_status("stopped");
+        t.call(&["pause", &bundle.id])
+            .fails(1, &["container not running"]);
+    }),
+    Case::runc("a paused container is deleted by force", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let _container = t.start(&bundle);
+        t.call(&["pause", &bundle.id]).ok();
+        t.call(&["delete", "--force", &bundle.id]).ok();
+        t.call(&["state", &bundle.id])
+            .fails(1, &["container does not exist"]);
+    }),
+    Case::runc("a paused container is killed by SIGKILL", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        t.call(&["pause", &bundle.id]).ok();
+        container.kill("KILL").ok();
+        if t.view == "v1" {
+            // A frozen v1 process dies when it is thawed; runc thaws it.
+            let _ = t.call(&["resume", &bundle.id]);
+        }
+        container.wait_status("stopped");
+    })
+    .except(&[(
+        "runc",
+        "1.1.5 leaves it frozen on v1 and the signal pending",
+    )]),
+    Case::runc("the state directory is not readable by others", |t| {
+        use std::os::unix::fs::PermissionsExt;
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let _container = t.create(&bundle);
+        let mode =
+            |path: &std::path::Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
+        assert_eq!(mode(&t.root), 0o700);
+        let own = mode(&t.root.join(&bundle.id));
+        assert!(own == 0o700 || own == 0o711, "{own:o}");
+    }),
+    Case::kernel(
+        "a created container holds its stdio and few descriptors more",
+        |t| {
+            // Trap 1: a child that waits never execs, so CLOEXEC closes nothing.
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let container = t.create(&bundle);
+            let found = open_descriptors(container.pid());
+            assert!(found.len() <= 5, "{found:?}");
+            let host: Vec<&String> = found
+                .iter()
+                .filter(|target| {
+                    target.starts_with('/')
+                        && !target.starts_with("/dev/null")
+                        && !target.contains(".stdout")
+                        && !target.contains(".stderr")
+                })
+                .collect();
+            assert!(host.is_empty(), "descriptors of the host: {host:?}");
+        },
+    )
+    .except(&[("runc", "holds its log, its exec fifo and Go's epoll")]),
+    Case::kernel(
+        "a start of the same pid number later is not taken for the container",
+        |t| {
+            // The process is known by pid and start time: a state file that
+            // names pid 1 with another start time is a stopped container.
+            let bundle = Bundle::new(t).probe(&["exit", "0"]);
+            let container = t.start(&bundle);
+            container.wait_status("stopped");
+            let path = t.root.join(&bundle.id).join("state.json");
+            let state = fs::read_to_string(&path).expect("state.json");
+            let mut state: Value = serde_json::from_str(&state).expect("JSON");
+            let before = state.clone();
+            for name in ["pid", "init_process_pid"] {
+                if !state[name].is_null() {
+                    state[name] = json!(std::process::id());
+                }
+            }
+            assert_ne!(state, before, "no pid in state.json");
+            fs::write(&path, state.to_string()).expect("write");
+            assert_eq!(container.status(), "stopped");
+            container.kill("KILL").fails(1, &["container not running"]);
+        },
+    ),
+    Case::kernel("parallel creates of one id: exactly one wins", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let args = ["create", "--bundle", text(&bundle.path), &bundle.id];
+        let all: Vec<_> = (0..6).map(|_| t.spawn(&mut t.command(&args))).collect();
+        let container = t.adopt(&bundle.id);
+        let outcomes: Vec<_> = all
+            .into_iter()
+            .map(spec_tests::runtime::Running::wait)
+            .collect();
+        let won = outcomes.iter().filter(|outcome| outcome.code == 0).count();
+        assert_eq!(won, 1, "{outcomes:?}");
+        for lost in outcomes.iter().filter(|outcome| outcome.code != 0) {
+            assert_eq!(lost.code, 1);
+            assert!(
+                lost.stderr
+                    .contains("container with given ID already exists"),
+                "{lost:?}"
+            );
+        }
+        assert_eq!(container.status(), "created");
+    })
+    .except(&[("runc", "1.1.5 has no lock: two creates may both go on")]),
+    Case::kernel("parallel starts of one container: exactly one wins", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.create(&bundle);
+        let all: Vec<_> = (0..6)
+            .map(|_| t.spawn(&mut t.command(&["start", &bundle.id])))
+            .collect();
+        let won = all
+            .into_iter()
+            .map(|one| one.wait().code)
+            .filter(|code| *code == 0)
+            .count();
+        assert_eq!(won, 1);
+        assert_eq!(container.status(), "running");
+    })
+    .except(&[(
+        "runc",
+        "1.1.5 has no lock: two starts may both report success",
+    )]),
+    Case::kernel(
+        "parallel commands of all kinds on one id never corrupt it",
+        parallel,
+    )
+    .except(&[("runc", "1.1.5 has no lock")]),
+    Case::runc(
+        "a container whose creator was killed is cleaned by delete --force",
+        |t| {
+            // At whatever step the kill falls, nothing may stay.
+            for round in 0..t.rounds(100, 12) {
+                let bundle = Bundle::new(t).probe(&["pause"]);
+                let args = ["create", "--bundle", text(&bundle.path), &bundle.id];
+                let running = t.spawn(&mut t.command(&args));
+                std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 900));
+                let pid = nix::unistd::Pid::from_raw(running.pid());
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                running.wait();
+                t.call(&["delete", "--force", &bundle.id]).ok();
+            }
+        },
+    )
+    .except(&[("runc", "1.1.5 leaves a child without state.json behind")]),
+    Case::kernel(
+        "the runtime's cgroup is gone after delete in every hierarchy",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let container = t.start(&bundle);
+            for controller in ["", "memory", "pids", "devices", "freezer", "cpu", "cpuset"] {
+                if t.hierarchy(controller).is_some() {
+                    assert!(t.cgroup(controller, &bundle.id).exists(), "{controller}");
+                }
+            }
+            t.call(&["delete", "--force", &bundle.id]).ok();
+            for controller in ["", "memory", "pids", "devices", "freezer", "cpu", "cpuset"] {
+                if t.hierarchy(controller).is_some() {
+                    assert!(!t.cgroup(controller, &bundle.id).exists(), "{controller}");
+                }
+            }
+            drop(container);
+        },
+    ),
+    Case::runc(
+        "the container's processes are in its cgroup in every v1 hierarchy",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let container = t.start(&bundle);
+            let pid = container.pid().to_string();
+            for controller in [
+                "memory", "pids", "devices", "freezer", "cpu", "cpuacct", "blkio",
+            ] {
+                assert_eq!(
+                    t.knob(controller, &bundle.id, "cgroup.procs"),
+                    pid,
+                    "{controller}"
+                );
+            }
+        },
+    )
+    .needs(Needs::V1),
 ];
+
+/// Random commands at once on one id; whatever wins, every answer is an exit
+/// code with a text, and `delete --force` ends it all.
+fn parallel(t: &Test) {
+    let mut random = t.seed | 1;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % below as u64).expect("small")
+    };
+    let bundle = Bundle::new(t).probe(&["pause"]);
+    let id = bundle.id.as_str();
+    let create = ["create", "--bundle", text(&bundle.path), id];
+    let commands: [&[&str]; 7] = [
+        &create,
+        &["start", id],
+        &["state", id],
+        &["kill", id, "KILL"],
+        &["delete", id],
+        &["list", "-q"],
+        &["exec", id, "/bin/true"],
+    ];
+    for _ in 0..t.rounds(40, 6) {
+        let order: Vec<usize> = (0..10).map(|_| next(commands.len())).collect();
+        let all: Vec<_> = order
+            .iter()
+            .map(|index| (*index, t.spawn(&mut t.command(commands[*index]))))
+            .collect();
+        for (index, one) in all {
+            let outcome = one.wait();
+            assert!(
+                [0, 1, 255].contains(&outcome.code),
+                "{:?}: {outcome:?}",
+                commands[index]
+            );
+            assert_eq!(outcome.code == 0, outcome.stderr.is_empty(), "{outcome:?}");
+        }
+        t.call(&["delete", "--force", id]).ok();
+        t.call(&["state", id])
+            .fails(1, &["container does not exist"]);
+    }
+}
+
+fn open_descriptors(pid: i32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A zombie counts as gone.
+fn is_gone(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| rest.starts_with('Z') || rest.starts_with('X'))
+}
+
+#[track_caller]
+fn wait_gone(pid: i32) {
+    let begin = std::time::Instant::now();
+    while !is_gone(pid) {
+        assert!(
+            begin.elapsed() < spec_tests::runtime::HANG,
+            "process {pid} is still there"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
