@@ -38,7 +38,8 @@ pub struct Case {
     pub oracle: Oracle,
     /// What it needs.
     pub needs: Needs,
-    /// Runtimes that answer otherwise, each with the reason.
+    /// Runtimes that answer otherwise, each with the reason: `runc`, or
+    /// `runc@v2` for one view.
     pub exceptions: &'static [(&'static str, &'static str)],
     /// The case.
     pub run: fn(&Test),
@@ -94,7 +95,10 @@ impl Case {
     /// exceptions are run too, to see whether they are still true.
     pub fn left_out(&self, runtime: &str, view: &str) -> Option<String> {
         let tried = std::env::var("EXCEPTIONS").is_ok_and(|value| value == "1");
-        if let Some((_, reason)) = self.exceptions.iter().find(|(name, _)| *name == runtime)
+        if let Some((_, reason)) = self
+            .exceptions
+            .iter()
+            .find(|(name, _)| *name == runtime || *name == format!("{runtime}@{view}"))
             && !tried
         {
             return Some(format!("{runtime}: {reason}"));

@@ -247,6 +247,12 @@ impl Job {
     /// None while it runs, else whether it passed.
     fn ended(&mut self) -> Option<bool> {
         if let Some(status) = self.child.try_wait().expect("wait") {
+            if status.code().is_none() {
+                let _ = fs::write(
+                    &self.output,
+                    format!("the case's process ended by {status}"),
+                );
+            }
             return Some(status.success());
         }
         if self.begin.elapsed() < HANG {

@@ -74,7 +74,18 @@ pub enum Before {
 }
 
 /// Adds a step between fork and exec.
+///
+/// # Panics
+/// When there are no descriptors left.
 pub fn before(command: &mut Command, step: Before) {
+    // Far from the numbers that are wanted, so that no dup2 hits a source.
+    let step = match step {
+        Before::Descriptor(fd, number) => {
+            let far = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(200));
+            Before::Descriptor(own(far.expect("F_DUPFD_CLOEXEC")), number)
+        }
+        other => other,
+    };
     let step = move || match &step {
         Before::Terminal => {
             // SAFETY: setsid takes nothing and is async-signal-safe.

@@ -101,7 +101,7 @@ impl Terminal {
     /// False at the end: EIO when no slave is open any more.
     #[track_caller]
     fn read_some(&mut self) -> bool {
-        wait_readable(&self.master);
+        wait_readable(&self.master, &self.text);
         let mut buffer = [0; 4096];
         match self.master.read(&mut buffer) {
             Ok(0) | Err(_) => false,
@@ -115,13 +115,13 @@ impl Terminal {
 }
 
 #[track_caller]
-fn wait_readable(fd: &impl AsFd) {
+fn wait_readable(fd: &impl AsFd, so_far: &str) {
     let timeout = PollTimeout::try_from(HANG.as_millis() as i32).expect("a timeout");
     let mut wanted = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     assert_ne!(
         poll(&mut wanted, timeout).expect("poll"),
         0,
-        "nothing to read"
+        "nothing to read after: {so_far}"
     );
 }
 
@@ -150,14 +150,14 @@ impl Receiver {
     /// When none comes.
     #[track_caller]
     pub fn receive(&self) -> (Vec<u8>, OwnedFd) {
-        wait_readable(&self.listener);
+        wait_readable(&self.listener, "");
         let begin = Instant::now();
         let (stream, _) = self.listener.accept().expect("accept");
         let mut bytes = [0; 65536];
         let mut space = nix::cmsg_space!([RawFd; 4]);
         loop {
             assert!(begin.elapsed() < HANG, "no descriptor came");
-            wait_readable(&stream);
+            wait_readable(&stream, "");
             let (size, fd) = {
                 let mut slices = [IoSliceMut::new(&mut bytes)];
                 let message = recvmsg::<()>(

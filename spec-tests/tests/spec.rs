@@ -2,6 +2,8 @@
 
 #[path = "cases/lifecycle.rs"]
 mod lifecycle;
+#[path = "cases/run.rs"]
+mod run;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,6 +11,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     spec_tests::runner::main(
         Path::new(env!("CARGO_BIN_EXE_probe")),
-        &[("lifecycle", lifecycle::CASES)],
+        &[
+            ("lifecycle", lifecycle::CASES),
+            ("run", run::CASES),
+            // One line each.
+        ],
     )
 }

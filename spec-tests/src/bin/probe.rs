@@ -258,12 +258,17 @@ fn await_window(rows: &str, columns: &str) -> Value {
         rows.parse().expect("rows"),
         columns.parse().expect("columns"),
     );
-    print(&json!({ "window": sys::window(0) }));
+    let mut last = None;
     // Ends by the case's hang guard when the size never comes.
-    while sys::window(0) != Some(wanted) {
+    while last != Some(wanted) {
+        let now = sys::window(0);
+        if now != last {
+            print(&json!({ "window": now }));
+            last = now;
+        }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    json!({ "window": sys::window(0) })
+    json!({ "window": last })
 }
 
 fn forks(count: usize) -> Value {
