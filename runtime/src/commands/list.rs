@@ -14,19 +14,19 @@ use crate::state::{Container, ContainerId, Record, Root};
 /// A state root that can't be read.
 pub fn execute(global: &Global, log: &Log, args: &List) -> Result<()> {
     let root = Root::open(global.root.as_deref())?;
-    let ids = root.ids()?;
-    if args.quiet {
-        return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
+    let mut containers: Vec<(Container, Record)> = Vec::new();
+    for id in root.ids()? {
+        match found(&root, &id) {
+            Ok(container) => containers.extend(container),
+            Err(error) => log.warn(format!("list {:?}: {error}", id.as_str())),
+        }
     }
-    let containers: Vec<(Container, Record)> = ids
-        .iter()
-        .filter_map(|id| {
-            found(&root, id).unwrap_or_else(|error| {
-                log.warn(format!("list {:?}: {error}", id.as_str()));
-                None
-            })
-        })
-        .collect();
+    if args.quiet {
+        let lines = containers
+            .iter()
+            .map(|(_, record)| format!("{}\n", record.id));
+        return print(&lines.collect::<String>());
+    }
     let mut descriptions = Vec::new();
     for (container, record) in &containers {
         match Description::of(container, record) {
