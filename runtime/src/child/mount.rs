@@ -436,6 +436,9 @@ fn ordinary_directory(root: &Root, path: &Path, fstype: &str) -> Result<Found> {
     let mut made = false;
     let mut found = root.find(path, Links::Refuse);
     if matches!(&found, Err(error) if error.errno() == Errno::ENOENT) {
+        if let Some(found) = root.make_last(path, Missing::Directory)? {
+            return Ok(found);
+        }
         made = root.find_or_make(path, Missing::Directory)?.made;
         found = root.find(path, Links::Refuse);
     }
@@ -457,7 +460,12 @@ fn ordinary_directory(root: &Root, path: &Path, fstype: &str) -> Result<Found> {
 fn target(root: &Root, path: &Path, missing: Missing) -> Result<Found> {
     match root.find(path, Links::Refuse) {
         Ok(fd) => return Ok(Found { fd, made: false }),
-        Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ELOOP) => {}
+        Err(error) if error.errno() == Errno::ENOENT => {
+            if let Some(found) = root.make_last(path, missing)? {
+                return Ok(found);
+            }
+        }
+        Err(error) if error.errno() == Errno::ELOOP => {}
         Err(error) => return Err(error.into()),
     }
     let found = root.find_or_make(path, missing)?;

@@ -68,6 +68,26 @@ impl Root {
         self.make(path, missing, MAX_LINKS)
     }
 
+    /// Makes `path` where nothing but its last part is missing and no link is
+    /// on the way, as is usual; `None` where it takes more.
+    ///
+    /// # Errors
+    /// `EROFS`, `EACCES`.
+    pub(super) fn make_last(&self, path: &Path, missing: Missing) -> Result<Option<Found>> {
+        let name = path.file_name().ok_or_else(|| missing_name(path))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let dir = match self.find(parent, Links::Refuse) {
+            Ok(dir) => dir,
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ELOOP) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if !create(dir.as_fd(), name, missing)? {
+            return Ok(None);
+        }
+        let fd = open_made(dir.as_fd(), name, missing)?;
+        Ok(Some(Found { fd, made: true }))
+    }
+
     /// The directory that holds `path`, made if it is missing, and the name
     /// in it. It is kept for the next path, until something is mounted.
     ///
@@ -112,27 +132,12 @@ impl Root {
             Err(error) => return Err(error),
         }
         let (parent, name) = self.parent(path, links)?;
-        let made = match missing {
-            Missing::Directory => file::make_directory(parent.as_fd(), &name, 0o755),
-            Missing::File => file::create_file(parent.as_fd(), &name, 0o755).map(drop),
-        };
-        match made {
-            Ok(()) => {}
-            Err(error) if error.errno() == Errno::EEXIST => {
-                if let Ok(target) = file::read_link(parent.as_fd(), &name) {
-                    return self.make_behind(path, &target, missing, links);
-                }
-                // Somebody else made it meanwhile.
-            }
-            Err(error) => return Err(error),
+        if !create(parent.as_fd(), &name, missing)?
+            && let Ok(target) = file::read_link(parent.as_fd(), &name)
+        {
+            return self.make_behind(path, &target, missing, links);
         }
-        // A single name, not followed if it is a link by now.
-        let mut flags = OFlags::PATH;
-        flags.set(OFlags::DIRECTORY, missing == Missing::Directory);
-        let fd = file::open_at(parent.as_fd(), &name, flags)?;
-        if FileType::from_raw_mode(file::stat(fd.as_fd())?.st_mode) == FileType::Symlink {
-            return Err(Error::new(format!("openat({path:?})"), Errno::ELOOP));
-        }
+        let fd = open_made(parent.as_fd(), &name, missing)?;
         Ok(Found { fd, made: true })
     }
 
@@ -166,6 +171,32 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// Makes a file or directory; false if something of the name is there.
+fn create(dir: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> Result<bool> {
+    let made = match missing {
+        Missing::Directory => file::make_directory(dir, name, 0o755),
+        Missing::File => file::create_file(dir, name, 0o755).map(drop),
+    };
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Errno::EEXIST => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens what was made, by its single name; a link, should it be one by now,
+/// is not followed.
+fn open_made(dir: BorrowedFd<'_>, name: &OsStr, missing: Missing) -> Result<OwnedFd> {
+    if missing == Missing::Directory {
+        return file::open_at(dir, name, OFlags::PATH | OFlags::DIRECTORY);
+    }
+    let fd = file::open_at(dir, name, OFlags::PATH)?;
+    if FileType::from_raw_mode(file::stat(fd.as_fd())?.st_mode) == FileType::Symlink {
+        return Err(Error::new(format!("openat({name:?})"), Errno::ELOOP));
+    }
+    Ok(fd)
 }
 
 fn missing_name(path: &Path) -> Error {

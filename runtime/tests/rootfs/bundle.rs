@@ -11,7 +11,7 @@ use rrun::parent::sources;
 use rrun::plan::cgroup_mounts::CgroupView;
 use rrun::plan::mounts::{self, MountContext, Rootfs};
 use rrun::plan::namespaces::Namespaces;
-use rrun::spec::Spec;
+use rrun::spec::{NamespaceType, Spec};
 use rrun::sys::process::{self, Clone, Forked};
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ impl Bundle {
             drop((read, go_write));
             let _ = rrun::sys::descriptors::read(go_read.as_fd(), &mut [0]);
             let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                container(&rootfs, trees).map(|()| inside())
+                container(&rootfs, &namespaces, trees).map(|()| inside())
             }));
             let text = match answer {
                 Ok(Ok(text)) => format!("+{text}"),
@@ -188,11 +188,16 @@ impl Drop for Bundle {
 /// The child's part.
 fn container(
     planned: &Rootfs,
+    namespaces: &Namespaces,
     trees: std::collections::BTreeMap<usize, std::os::fd::OwnedFd>,
 ) -> Result<(), String> {
     if planned.user_namespace {
         rrun::sys::credentials::set_gid(0).map_err(|e| e.to_string())?;
         rrun::sys::credentials::set_uid(0).map_err(|e| e.to_string())?;
+    }
+    if namespaces.creates(NamespaceType::Cgroup) {
+        let flag = NamespaceType::Cgroup.flag();
+        rrun::sys::namespace::unshare(flag).map_err(|e| e.to_string())?;
     }
     let prepared = rootfs::prepare(planned, trees).map_err(|error| error.to_string())?;
     pivot::enter(prepared, planned).map_err(|error| error.to_string())?;

@@ -52,6 +52,10 @@ pub(crate) const CASES: &[crate::Case] = &[
         cgroup_v1,
     ),
     (
+        "cgroup v1 with a cgroup namespace is mounted afresh",
+        cgroup_v1_namespace,
+    ),
+    (
         "an option too long for fsconfig goes by mount(2)",
         long_option,
     ),
@@ -452,6 +456,38 @@ fn cgroup_v1() {
         answer.unwrap(),
         "cpu,cpuacct\ncpu,cpuacct\nsystemd\ncpu,cpuacct\nro,nosuid,nodev,noexec,relatime"
     );
+}
+
+fn cgroup_v1_namespace() {
+    let mut bundle = Bundle::new();
+    for line in mountinfo().lines() {
+        let Some((mount, filesystem)) = line.split_once(" - cgroup ") else {
+            continue;
+        };
+        let own = Path::new(mount.split(' ').nth(4).unwrap()).to_owned();
+        let name = own.file_name().unwrap().to_str().unwrap().to_owned();
+        let options = filesystem.split(' ').next_back().unwrap();
+        let data = options.trim_start_matches("rw,").to_owned();
+        bundle.cgroups.v1.push(Hierarchy { name, data, own });
+    }
+    let names: Vec<String> = bundle
+        .cgroups
+        .v1
+        .iter()
+        .map(|one| one.name.clone())
+        .collect();
+    // On a host without v1 this says the same of cgroup2.
+    let info = bundle.run(mountinfo).unwrap();
+    let kind = if names.is_empty() { "cgroup2" } else { "tmpfs" };
+    assert_eq!(mount_at(&info, "/sys/fs/cgroup")[2], kind);
+    for name in names {
+        let [options, _, kind, ..] = mount_at(&info, &format!("/sys/fs/cgroup/{name}"));
+        let expected = ("ro,nosuid,nodev,noexec,relatime", "cgroup");
+        assert_eq!((options, kind), expected, "{name}");
+        // Not a bind of the host's: the namespace's root is the own cgroup.
+        let on = format!(" / /sys/fs/cgroup/{name} ");
+        assert!(info.contains(&on), "{info}");
+    }
 }
 
 fn long_option() {
