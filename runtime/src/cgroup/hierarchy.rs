@@ -59,12 +59,13 @@ impl Hierarchies {
     /// Reads this host's.
     ///
     /// Where `/sys/fs/cgroup` is itself the v2 mount, the list of mounts (long
-    /// on a busy host) is not read.
+    /// on a busy host) is not read. The files are the calling thread's: it may
+    /// be the only one in its mount namespace (a test's).
     ///
     /// # Errors
     /// `/proc` can't be read.
     pub fn read() -> Result<Self> {
-        let own = read("/proc/self/cgroup")?;
+        let own = read("/proc/thread-self/cgroup")?;
         let pure_v2 =
             statfs(CONVENTION).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let mut found = if pure_v2 {
@@ -74,7 +75,7 @@ impl Hierarchies {
                 ..Self::default()
             }
         } else {
-            Self::parse(&read("/proc/self/mountinfo")?, &own)
+            Self::parse(&read("/proc/thread-self/mountinfo")?, &own)
         };
         if found.mode() == Mode::V2
             && let Some(v2) = &found.v2

@@ -92,7 +92,12 @@ impl Cgroup {
         if let Some(v2) = self.unified() {
             // Since Linux 5.14; frozen ones die too.
             match v2.directory.write("cgroup.kill", "1") {
-                Ok(()) if self.dirfd().is_some() => return Ok(()),
+                Ok(()) if self.dirfd().is_some() => {
+                    return match self.is_frozen()? {
+                        true => self.thaw(),
+                        false => Ok(()),
+                    };
+                }
                 // In a hybrid tree somebody may have left this hierarchy
                 // alone, and the v1 freezer must let the dying go.
                 Ok(()) | Err(_) => {}
