@@ -14,7 +14,7 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use rrun::cgroup::hierarchy::{Hierarchies, Mode};
-use rrun::cgroup::{Cgroup, Record, SubCgroups};
+use rrun::cgroup::{Below, Cgroup, Record};
 use rrun::plan::cgroup::{CgroupPlan, Manager, cgroup};
 use rrun::spec::Spec;
 
@@ -180,7 +180,7 @@ fn a_container_joins_every_hierarchy_and_leaves_none_behind() {
     in_views(&[View::Host, View::V1, View::V2], |_| {
         let path = name();
         let plan = plan(&format!("{path}/web"), "{}");
-        let record = Record::from(&plan);
+        let record = plan.record();
         let made = create(&plan);
         assert_eq!(made.record(), record);
         let sleeper = Sleeper::start();
@@ -215,7 +215,7 @@ fn limits_are_in_the_files() {
             "devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}]}"#,
         );
         let made = create(&plan);
-        made.limit(&plan).unwrap();
+        made.apply(&plan).unwrap();
         let record = made.record();
         for (controller, file, expected) in [
             ("memory", "memory.limit_in_bytes", "33554432"),
@@ -277,7 +277,7 @@ fn memory_and_swap_move_both_ways() {
             (64 << 20, 128 << 20),
             (4 << 20, 4 << 20),
         ] {
-            made.apply(&at(limit, swap)).unwrap();
+            made.write(&at(limit, swap)).unwrap();
             assert_eq!(
                 read(&record, "memory", "memory.limit_in_bytes"),
                 limit.to_string()
@@ -287,7 +287,7 @@ fn memory_and_swap_move_both_ways() {
                 swap.to_string()
             );
         }
-        let error = made.apply(&at(8 << 20, 4 << 20)).unwrap_err();
+        let error = made.write(&at(8 << 20, 4 << 20)).unwrap_err();
         assert!(
             error.to_string().starts_with("linux.resources.memory."),
             "{error}"
@@ -310,13 +310,13 @@ fn cpu_quota_and_period_move_both_ways() {
         };
         let above = create(&plan(&parent, "{}"));
         above
-            .apply(&plan(&parent, r#"{"cpu":{"quota":50000,"period":100000}}"#).writes)
+            .write(&plan(&parent, r#"{"cpu":{"quota":50000,"period":100000}}"#).writes)
             .unwrap();
         let made = create(&plan(&path, "{}"));
         // Each step fits the parent's half CPU, but not with the old quota and the
         // new period at once.
         for (quota, period) in [(40_000, 100_000), (4_000, 10_000), (40_000, 100_000)] {
-            made.apply(&at(quota, period)).unwrap();
+            made.write(&at(quota, period)).unwrap();
             let record = made.record();
             assert_eq!(read(&record, "cpu", "cpu.cfs_quota_us"), quota.to_string());
             assert_eq!(
@@ -412,7 +412,7 @@ fn a_fork_bomb_is_killed_and_its_cgroups_removed() {
     in_views(&[View::Host, View::V1], |_| {
         let plan = plan(&name(), r#"{"pids":{"limit":50}}"#);
         let made = create(&plan);
-        made.limit(&plan).unwrap();
+        made.apply(&plan).unwrap();
         let record = made.record();
         for member in &record.members {
             let below = member.directory().join("a");
@@ -455,24 +455,35 @@ fn exec_goes_below_the_cgroup_when_told_to() {
         fs::create_dir(directory(&record, "pids").join("sub")).unwrap();
         let (init, other) = (Sleeper::start(), Sleeper::start());
         made.attach(init.pid()).unwrap();
-        let sub = SubCgroups::parse(&["pids:sub".to_owned()]).unwrap();
-        made.attach_exec(other.pid(), &sub, init.pid()).unwrap();
+        let at = |controllers: &[&str], path: &str| {
+            let controllers: Vec<String> = controllers.iter().map(|&one| one.to_owned()).collect();
+            let path = &path;
+            let controllers = &controllers;
+            let below = [Below { controllers, path }];
+            Cgroup::open(&record).unwrap().for_exec(&below, init.pid())
+        };
+        at(&["pids"], "/sub/").unwrap().attach(other.pid()).unwrap();
         let joined = fs::read_to_string(format!("/proc/{}/cgroup", other.pid())).unwrap();
         for line in joined.lines() {
             assert_eq!(line.ends_with("/sub"), line.contains(":pids:"), "{line}");
         }
-        let unknown = SubCgroups::parse(&["tea:sub".to_owned()]).unwrap();
-        let error = made
-            .attach_exec(other.pid(), &unknown, init.pid())
-            .unwrap_err();
-        assert_eq!(error.to_string(), "unknown controller tea in --cgroup");
-        let missing = SubCgroups::parse(&["no/such".to_owned()]).unwrap();
-        let error = made
-            .attach_exec(other.pid(), &missing, init.pid())
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with("join the cgroup: open("), "{error}");
-        assert!(error.ends_with("no such file or directory"), "{error}");
+        for (controllers, path, expected) in [
+            (&["tea"][..], "sub", "unknown controller tea in --cgroup"),
+            (
+                &["pids", "pids"],
+                "sub",
+                "controller pids specified multiple times",
+            ),
+            (&["pids"], "sub/../..", "bad sub cgroup path: sub/../.."),
+            (
+                &[],
+                "no/such",
+                "/no/such\", O_DIRECTORY): no such file or directory",
+            ),
+        ] {
+            let error = at(controllers, path).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
         drop((init, other));
         made.remove().unwrap();
     });
@@ -481,7 +492,7 @@ fn exec_goes_below_the_cgroup_when_told_to() {
 #[test]
 fn a_record_of_what_was_never_made_opens_as_nothing() {
     in_views(&[View::Host, View::V1, View::V2], |_| {
-        let record = Record::from(&plan(&name(), "{}"));
+        let record = plan(&name(), "{}").record();
         let text = serde_json::to_string(&record).unwrap();
         let record: Record = serde_json::from_str(&text).unwrap();
         let opened = Cgroup::open(&record).unwrap();
@@ -515,7 +526,7 @@ fn device_rules_hold_and_can_be_replaced() {
         let kmsg = r#"{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}"#;
         let none = rules("");
         let made = create(&none);
-        made.limit(&none).unwrap();
+        made.apply(&none).unwrap();
         assert!(succeeds(&made, "true < /dev/null > /dev/zero"));
         assert!(!succeeds(&made, "true < /dev/kmsg"));
         let node = format!("/tmp/rrun-test-node-{}", path.replace('/', ""));
@@ -523,13 +534,13 @@ fn device_rules_hold_and_can_be_replaced() {
             &made,
             &format!("mknod {node} c 1 11 && ! true < {node}; rc=$?; rm {node}; exit $rc")
         ));
-        made.limit(&rules(kmsg)).unwrap();
+        made.apply(&rules(kmsg)).unwrap();
         assert!(succeeds(&made, "true < /dev/kmsg"));
         assert!(!succeeds(&made, "true >> /dev/kmsg"));
-        made.limit(&rules(r#"{"allow":true,"access":"rwm"}"#))
+        made.apply(&rules(r#"{"allow":true,"access":"rwm"}"#))
             .unwrap();
         assert!(succeeds(&made, "true < /dev/kmsg >> /dev/kmsg"));
-        made.limit(&rules(r#"{"allow":false,"access":"rwm"}"#))
+        made.apply(&rules(r#"{"allow":false,"access":"rwm"}"#))
             .unwrap();
         assert!(!succeeds(&made, "true < /dev/kmsg"));
         assert!(succeeds(&made, "true < /dev/null"));
@@ -565,7 +576,7 @@ fn v2_needs_no_memlock() {
         let limit = nix::sys::resource::Resource::RLIMIT_MEMLOCK;
         let (_, hard) = nix::sys::resource::getrlimit(limit).unwrap();
         nix::sys::resource::setrlimit(limit, 0, hard).unwrap();
-        made.limit(&plan).unwrap();
+        made.apply(&plan).unwrap();
         assert!(!succeeds(&made, "true < /dev/kmsg"));
         made.remove().unwrap();
     });

@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use super::Cgroup;
 use super::directory::Directory;
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::cgroup::devices::{self, Policy, Rule};
+use crate::plan::cgroup::device_bpf::{self, Instruction};
+use crate::plan::cgroup::devices::{Policy, Rule};
 use crate::plan::cgroup::{CgroupPlan, IfInvalid, IfMissing, Write, unavailable};
 use crate::sys;
 
@@ -14,11 +15,11 @@ impl Cgroup {
     /// nothing ever runs without its limits.
     ///
     /// # Errors
-    /// As for [`apply`](Self::apply) and
+    /// As for [`write`](Self::write) and
     /// [`apply_devices`](Self::apply_devices); rootless, where nobody can set
     /// device rules, those are left out.
-    pub fn limit(&self, plan: &CgroupPlan) -> Result<()> {
-        self.apply(&plan.writes)?;
+    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        self.write(&plan.writes)?;
         let Some(rules) = &plan.devices else {
             return Ok(());
         };
@@ -34,7 +35,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The first that fails, with its JSON path; the others are not tried.
-    pub fn apply(&self, writes: &[Write]) -> Result<()> {
+    pub fn write(&self, writes: &[Write]) -> Result<()> {
         let mut at = 0;
         while let Some(first) = writes.get(at) {
             let same = writes[at..]
@@ -121,7 +122,7 @@ impl Cgroup {
             return apply_policy(&v1.directory, &Policy::of(rules)?);
         }
         match self.unified() {
-            Some(v2) => attach_program(&v2.directory, &devices::program(rules)),
+            Some(v2) => attach_program(&v2.directory, &device_bpf::program(rules)),
             None => Ok(()),
         }
     }
@@ -178,7 +179,7 @@ fn apply_policy(directory: &Directory, target: &Policy) -> Result<()> {
 }
 
 /// v2: the program of `rules` instead of those attached before.
-fn attach_program(directory: &Directory, program: &[devices::Instruction]) -> Result<()> {
+fn attach_program(directory: &Directory, program: &[Instruction]) -> Result<()> {
     let code: Vec<[u8; 8]> = program
         .iter()
         .map(|instruction| instruction.bytes())

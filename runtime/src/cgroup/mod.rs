@@ -7,7 +7,7 @@
 //!    any, so that a runtime killed at any moment leaves nothing that `delete`
 //!    can't find;
 //! 2. [`Cgroup::create`] makes them;
-//! 3. [`Cgroup::limit`] writes the limits and device rules;
+//! 3. [`Cgroup::apply`] writes the limits and device rules;
 //! 4. the child is born in the directory ([`Cgroup::dirfd`], v2 only) or moved
 //!    there ([`Cgroup::attach`]), before its cgroup namespace is made, before
 //!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
@@ -26,36 +26,21 @@ mod remove;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use serde::{Deserialize, Serialize};
+use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
+pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member};
 use directory::Directory;
-pub use membership::SubCgroups;
-
-/// Where a container's cgroup is: the part of state.json.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Who makes and removes it.
-    pub manager: Manager,
-    /// The directories, which need not exist.
-    pub members: Vec<Member>,
-}
-
-impl From<&CgroupPlan> for Record {
-    fn from(plan: &CgroupPlan) -> Self {
-        Self {
-            manager: plan.manager,
-            members: plan.members.clone(),
-        }
-    }
-}
+pub use membership::Below;
 
 /// A container's cgroup, opened.
 #[derive(Debug)]
 pub struct Cgroup {
     manager: Manager,
     joined: Vec<Joined>,
+    /// The container's first process, where an exec may join it elsewhere.
+    init: Option<Pid>,
 }
 
 /// A directory of the cgroup.
@@ -77,6 +62,7 @@ impl Cgroup {
         Ok(Self {
             manager: plan.manager,
             joined,
+            init: None,
         })
     }
 
@@ -100,6 +86,7 @@ impl Cgroup {
         Ok(Self {
             manager: record.manager,
             joined,
+            init: None,
         })
     }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Cgroup;
@@ -103,7 +102,7 @@ impl Cgroup {
                 Ok(()) | Err(_) => {}
             }
         }
-        self.signal_all(Signal::SIGKILL)
+        self.signal_all(libc::SIGKILL)
     }
 
     /// Sends `signal` to every process, which is frozen meanwhile, so that
@@ -112,11 +111,11 @@ impl Cgroup {
     ///
     /// # Errors
     /// The processes can't be listed, signalled or thawed.
-    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
         let paused = self.is_frozen().unwrap_or(false);
         // Where nobody can freeze (rootless), the list is repeated instead.
         let frozen = paused || self.freeze().is_ok();
-        let rounds = if frozen || signal != Signal::SIGKILL {
+        let rounds = if frozen || signal != libc::SIGKILL {
             1
         } else {
             10
@@ -130,7 +129,7 @@ impl Cgroup {
                 break;
             }
         }
-        if frozen && (!paused || signal == Signal::SIGKILL) {
+        if frozen && (!paused || signal == libc::SIGKILL) {
             let thawed = self.thaw();
             return signalled.and(thawed);
         }
@@ -138,15 +137,15 @@ impl Cgroup {
     }
 
     /// Sends `signal` to the processes of every directory: how many.
-    fn signal_listed(&self, signal: Signal) -> Result<usize> {
+    fn signal_listed(&self, signal: i32) -> Result<usize> {
         let mut found = BTreeSet::new();
         for at in self.primary().into_iter().chain(self.freezer_directory()) {
             collect(&at.directory, &mut found).context(|| "list the cgroup's processes")?;
         }
         for pid in &found {
-            match kill(Pid::from_raw(*pid), signal) {
-                Err(Errno::ESRCH) => {}
-                sent => sys::call(sent, || format!("kill({pid}, {signal})"))?,
+            match sys::signal::send(Pid::from_raw(*pid), signal) {
+                Err(error) if error.errno() == Errno::ESRCH => {}
+                sent => sent?,
             }
         }
         Ok(found.len())

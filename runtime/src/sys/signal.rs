@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 
-use super::{Result, call};
+use super::{Error, Result, call};
 
 /// Gives every signal its default disposition and empties the mask: what
 /// execve would otherwise hand on to the container's program (signal(7);
@@ -44,6 +45,22 @@ pub fn set_default(signal: i32) {
             size_of::<u64>(),
         );
     }
+}
+
+/// Sends a signal to one process, by its number; real-time ones too, for which
+/// nix has no names.
+///
+/// # Errors
+/// `ESRCH` if it has ended, `EPERM`; `EINVAL` for what is no single process.
+pub fn send(pid: Pid, signal: i32) -> Result<()> {
+    if pid.as_raw() <= 0 {
+        return Err(Error::new(format!("kill({pid}, {signal})"), Errno::EINVAL));
+    }
+    // SAFETY: integers only.
+    let sent = unsafe { libc::kill(pid.as_raw(), signal) };
+    call(Errno::result(sent).map(drop), || {
+        format!("kill({pid}, {signal})")
+    })
 }
 
 /// All signals that can be blocked, blocked, and read from a descriptor

@@ -5,6 +5,7 @@
 //! cgroup v1 ([`v1`]) or v2 ([`v2`]). Both are decided here, as data, and
 //! performed in order by [`crate::cgroup`].
 
+pub mod device_bpf;
 pub mod devices;
 pub mod v1;
 pub mod v2;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup_mounts::{self, CgroupView};
 use crate::cgroup::hierarchy::{Hierarchies, Hierarchy, Mode};
 use crate::error::{Error, Kind, Result};
 use crate::spec::{Linux, Resources, Spec};
@@ -47,8 +49,60 @@ pub struct CgroupPlan {
     /// Whether the caller has no right to set device rules, so that failing to
     /// is expected.
     pub rootless: bool,
-    /// What was asked for and can't be had on this host, for a warning.
-    pub ignored: Vec<String>,
+    /// What was asked for and can't be had on this host.
+    pub warnings: Vec<String>,
+}
+
+/// Where a container's cgroup is: the part of state.json, written before any
+/// of it exists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Who makes and removes it.
+    pub manager: Manager,
+    /// The directories, which need not exist.
+    pub members: Vec<Member>,
+}
+
+impl CgroupPlan {
+    /// What is written down about it.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record {
+            manager: self.manager,
+            members: self.members.clone(),
+        }
+    }
+
+    /// The host's hierarchies, each with the container's own cgroup in it: for
+    /// `cgroup` mounts. Without a cgroup of its own the container stays in
+    /// ours.
+    #[must_use]
+    pub fn view(&self, hierarchies: &Hierarchies) -> CgroupView {
+        let own = |hierarchy: &Hierarchy| {
+            let member = self
+                .members
+                .iter()
+                .find(|member| member.controllers == hierarchy.controllers);
+            member.map_or_else(|| hierarchy.mount.join(&hierarchy.own), Member::directory)
+        };
+        let v1 = hierarchies
+            .v1
+            .iter()
+            .map(|hierarchy| cgroup_mounts::Hierarchy {
+                name: hierarchy
+                    .mount
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                data: hierarchy.controllers.join(","),
+                own: own(hierarchy),
+            });
+        CgroupView {
+            v1: v1.collect(),
+            unified: hierarchies.v2.as_ref().map(|v2| v2.mount.clone()),
+            unified_own: hierarchies.v2.as_ref().map(own),
+        }
+    }
 }
 
 /// The container's directory in one hierarchy.
@@ -271,7 +325,7 @@ pub fn cgroup(
     if let Some(resources) = &linux.resources {
         let limits = limits(resources, hierarchies)?;
         plan.writes = limits.writes;
-        plan.ignored = limits.ignored;
+        plan.warnings = limits.ignored;
     }
     Ok(plan)
 }
