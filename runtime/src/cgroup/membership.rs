@@ -1,6 +1,6 @@
 //! Moving processes into the cgroup.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,13 +11,80 @@ use super::{Cgroup, Joined};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
 
-/// A path below the container's cgroup, for an `exec` (`--cgroup`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Below<'a> {
-    /// The v1 controllers whose hierarchies are meant; none means all.
-    pub controllers: &'a [String],
-    /// The path.
-    pub path: &'a str,
+/// Where below the container's cgroup an `exec` goes (`--cgroup`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SubCgroups {
+    /// Into the container's own cgroup.
+    #[default]
+    None,
+    /// The same path below each of its directories.
+    Everywhere(String),
+    /// A path for each v1 controller named; the others stay at the top.
+    ByController(BTreeMap<String, String>),
+}
+
+impl SubCgroups {
+    /// Reads the arguments of `--cgroup`: `PATH` once, or any number of
+    /// `CONTROLLER[,CONTROLLER]:PATH`.
+    ///
+    /// # Errors
+    /// A controller that is empty or named twice, a path without one beside
+    /// others, a path that leads out of the container's cgroup.
+    pub fn parse(arguments: &[String]) -> Result<Self> {
+        let refuse = |text: String| Err(Error::new(Kind::Usage, text));
+        let mut by_controller = BTreeMap::new();
+        for argument in arguments {
+            let (controllers, path) = match argument.split_once(':') {
+                Some((controllers, path)) => (Some(controllers), path),
+                None => (None, argument.as_str()),
+            };
+            if path.split('/').any(|part| part == "..") {
+                return refuse(format!(
+                    "invalid --cgroup argument: {argument}: bad sub cgroup path"
+                ));
+            }
+            let path = path.trim_matches('/').to_owned();
+            let Some(controllers) = controllers else {
+                if arguments.len() > 1 {
+                    return refuse(format!(
+                        "invalid --cgroup argument: {argument} (missing <controller>: prefix)"
+                    ));
+                }
+                return Ok(SubCgroups::Everywhere(path));
+            };
+            for controller in controllers.split(',') {
+                if controller.is_empty() {
+                    return refuse(format!(
+                        "invalid --cgroup argument: {argument} (empty <controller> prefix)"
+                    ));
+                }
+                if by_controller
+                    .insert(controller.to_owned(), path.clone())
+                    .is_some()
+                {
+                    return refuse(format!(
+                        "invalid --cgroup argument(s): controller {controller} specified multiple times"
+                    ));
+                }
+            }
+        }
+        if by_controller.is_empty() {
+            return Ok(SubCgroups::None);
+        }
+        Ok(SubCgroups::ByController(by_controller))
+    }
+
+    /// The path for the directory `at`, empty for the directory itself.
+    fn path(&self, at: &Joined) -> &str {
+        match self {
+            SubCgroups::None => "",
+            SubCgroups::Everywhere(path) => path,
+            SubCgroups::ByController(paths) => paths
+                .iter()
+                .find(|(controller, _)| at.member.has(controller))
+                .map_or("", |(_, path)| path),
+        }
+    }
 }
 
 impl Cgroup {
@@ -47,59 +114,34 @@ impl Cgroup {
     }
 
     /// The cgroup as an `exec` joins it, whose container has the first process
-    /// `init`: the directories of `below`, where there is one.
+    /// `init`: the directories that `sub` names.
     ///
     /// A process that v2 refuses because the container has made child cgroups
     /// with controllers, goes where `init` is now, unless a path was given.
     ///
     /// # Errors
-    /// An unknown controller or one that is named twice, a path that doesn't
-    /// exist or leads out of the container's cgroup.
-    pub fn for_exec(mut self, below: &[Below<'_>], init: Pid) -> Result<Self> {
-        self.init = below.is_empty().then_some(init);
-        check(below, &self.joined)?;
-        for Below { controllers, path } in below {
-            for at in &mut self.joined {
-                let meant =
-                    controllers.is_empty() || controllers.iter().any(|one| at.member.has(one));
-                let path = path.trim_matches('/');
-                if !meant || path.is_empty() {
-                    continue;
+    /// An unknown controller, a path that doesn't exist.
+    pub fn for_exec(mut self, sub: &SubCgroups, init: Pid) -> Result<Self> {
+        if let SubCgroups::ByController(paths) = sub {
+            for controller in paths.keys() {
+                if !self.joined.iter().any(|at| at.member.has(controller)) {
+                    let text = format!("unknown controller {controller} in --cgroup");
+                    return Err(Error::new(Kind::Usage, text));
                 }
-                let directory = at.directory.child(path);
-                at.directory = directory.context(|| "open the sub cgroup")?;
-                at.member.path = format!("{}/{path}", at.member.path);
             }
+        }
+        self.init = (*sub == SubCgroups::None).then_some(init);
+        for at in &mut self.joined {
+            let path = sub.path(at);
+            if path.is_empty() {
+                continue;
+            }
+            let directory = at.directory.child(path);
+            at.directory = directory.context(|| "open the sub cgroup")?;
+            at.member.path = format!("{}/{path}", at.member.path);
         }
         Ok(self)
     }
-}
-
-/// Refuses what `--cgroup` can't mean.
-fn check(below: &[Below<'_>], joined: &[Joined]) -> Result<()> {
-    let refuse = |text: String| Err(Error::new(Kind::Usage, text));
-    let mut named = BTreeSet::new();
-    for Below { controllers, path } in below {
-        if path.split('/').any(|part| part == "..") {
-            return refuse(format!("bad sub cgroup path: {path}"));
-        }
-        if controllers.is_empty() && below.len() > 1 {
-            return refuse(format!(
-                "invalid --cgroup argument: {path} (missing <controller>: prefix)"
-            ));
-        }
-        for controller in *controllers {
-            if !joined.iter().any(|at| at.member.has(controller)) {
-                return refuse(format!("unknown controller {controller} in --cgroup"));
-            }
-            if !named.insert(controller) {
-                return refuse(format!(
-                    "invalid --cgroup argument(s): controller {controller} specified multiple times"
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Writes `pid` into `cgroup.procs`.
@@ -125,4 +167,56 @@ fn beside(at: &Joined, init: Pid) -> Result<Directory> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::"));
     let path = path.unwrap_or("").trim_start_matches('/');
     Ok(Directory::open(at.member.mount.join(path))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_arguments_name_paths_below() {
+        let by = |pairs: &[(&str, &str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+            Ok(SubCgroups::ByController(pairs.collect()))
+        };
+        let refused = |text: &str| Err(text.to_owned());
+        for (arguments, expected) in [
+            (&[][..], Ok(SubCgroups::None)),
+            (&["/sub/"], Ok(SubCgroups::Everywhere("sub".to_owned()))),
+            (
+                &["cpu,memory:a", "pids:/b"],
+                by(&[("cpu", "a"), ("memory", "a"), ("pids", "b")]),
+            ),
+            (
+                &["a", "cpu:b"],
+                refused("invalid --cgroup argument: a (missing <controller>: prefix)"),
+            ),
+            (
+                &[":a"],
+                refused("invalid --cgroup argument: :a (empty <controller> prefix)"),
+            ),
+            (
+                &["cpu,:a"],
+                refused("invalid --cgroup argument: cpu,:a (empty <controller> prefix)"),
+            ),
+            (
+                &["cpu:a", "cpu:b"],
+                refused("invalid --cgroup argument(s): controller cpu specified multiple times"),
+            ),
+            (
+                &["../a"],
+                refused("invalid --cgroup argument: ../a: bad sub cgroup path"),
+            ),
+            (
+                &["cpu:a/../../b"],
+                refused("invalid --cgroup argument: cpu:a/../../b: bad sub cgroup path"),
+            ),
+        ] {
+            let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+            let parsed = SubCgroups::parse(&arguments).map_err(|error| error.to_string());
+            assert_eq!(parsed, expected, "{arguments:?}");
+        }
+    }
 }

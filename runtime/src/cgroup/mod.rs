@@ -32,7 +32,7 @@ use crate::error::{Context, Result};
 pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member};
 use directory::Directory;
-pub use membership::Below;
+pub use membership::SubCgroups;
 
 /// A container's cgroup, opened.
 #[derive(Debug)]
