@@ -166,3 +166,11 @@ pub fn own(fd: i32) -> OwnedFd {
     // SAFETY: it came with SCM_RIGHTS and nobody else owns it.
     unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) }
 }
+
+/// The effective capabilities of this process, as the kernel's bits.
+pub fn capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0)
+}

@@ -1,7 +1,11 @@
 //! All cases of the runtime, run by [`spec_tests::runner`].
 
+#[path = "cases/exec.rs"]
+mod exec;
 #[path = "cases/lifecycle.rs"]
 mod lifecycle;
+#[path = "cases/process.rs"]
+mod process;
 #[path = "cases/run.rs"]
 mod run;
 
@@ -14,7 +18,8 @@ fn main() -> ExitCode {
         &[
             ("lifecycle", lifecycle::CASES),
             ("run", run::CASES),
-            // One line each.
+            ("exec", exec::CASES),
+            ("process", process::CASES),
         ],
     )
 }
