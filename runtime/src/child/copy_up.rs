@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::copy as copy_bytes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use rustix::fs::{FileType, OFlags, Stat};
 
@@ -12,7 +11,7 @@ use crate::error::{Context, Result};
 use crate::sys::file;
 
 /// Copies the tree below `from` into the directory `to`: files, directories,
-/// links and nodes, with owner and mode.
+/// links and nodes, with owner and mode; `to` gets the owner of `from`.
 ///
 /// # Errors
 /// Of the file that failed.
@@ -21,7 +20,13 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
         let stat = file::stat_at(from, &name)?;
         entry(from, to, &name, &stat).context(|| format!("copy {name:?}"))?;
     }
-    Ok(())
+    let stat = file::stat(from)?;
+    Ok(file::set_owner(
+        to,
+        OsStr::new("."),
+        stat.st_uid,
+        stat.st_gid,
+    )?)
 }
 
 fn entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> Result<()> {
@@ -53,7 +58,7 @@ fn entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr, stat: &Stat) ->
 
 /// The names in a directory.
 fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
-    let readable: OwnedFd = file::open_at(dir, Path::new(".").as_os_str(), OFlags::DIRECTORY)?;
+    let readable: OwnedFd = file::open_at(dir, OsStr::new("."), OFlags::DIRECTORY)?;
     let describe = || "getdents".to_owned();
     let entries = crate::sys::call(rustix::fs::Dir::new(readable), describe)?;
     let mut names = Vec::new();

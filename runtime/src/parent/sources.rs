@@ -46,8 +46,7 @@ pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
     Ok(trees)
 }
 
-/// One tree; none where the kernel has no open_tree (until 5.2) or rrun no
-/// right to it: then the child tries by path.
+/// One tree; none where it is left to the child.
 fn open(
     source: &Path,
     recursive: bool,
@@ -56,9 +55,7 @@ fn open(
 ) -> Result<Option<OwnedFd>> {
     let tree = match mount::clone_tree(CWD, source, recursive) {
         Ok(tree) => tree,
-        Err(error) if idmap.is_none() && matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) => {
-            return Ok(None);
-        }
+        Err(error) if idmap.is_none() && is_the_childs(error.errno()) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // The copy is in the host's peer groups; in the child it would not be.
@@ -81,6 +78,13 @@ fn open(
         mount::set_attributes(tree.as_fd(), &mapped)?;
     }
     Ok(Some(tree))
+}
+
+/// Whether the child should try by path: the kernel has no open_tree (until
+/// 5.2), rrun (rootless) no right to it, or the source, a cgroup, is not there
+/// yet; if it never comes, the child reports that.
+fn is_the_childs(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSYS | Errno::EPERM | Errno::ENOENT)
 }
 
 /// A user namespace with the ids of an idmapped mount. Nobody lives in it: the

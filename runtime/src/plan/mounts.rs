@@ -205,7 +205,8 @@ impl MountContext<'_> {
 /// # Errors
 /// Invalid values, with their JSON path.
 pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<Rootfs> {
-    let linux = spec.linux.clone().unwrap_or_default();
+    let none = spec::Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&none);
     let root = spec
         .root
         .as_ref()
@@ -213,7 +214,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
     if root.path.is_empty() {
         return Err(Error::config("root.path", "is empty"));
     }
-    let asked = propagation(&linux)?;
+    let asked = propagation(linux)?;
     let entry = entry(context, asked)?;
     let mut planned = Rootfs {
         path: clean(&bundle.join(&root.path)),
@@ -229,7 +230,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
         user_namespace: context.user_namespace(),
     };
     if entry == Entry::Chroot {
-        planned.refuse_mounts(spec, &linux)?;
+        planned.refuse_mounts(spec, linux)?;
         return Ok(planned);
     }
     // mount_setattr isn't asked twice: a private root was made so before.
@@ -238,7 +239,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
     }
     let mut own_dev = true;
     for (index, written) in spec.mounts.iter().enumerate() {
-        let mount = planned.mount(index, written, bundle, &linux, context)?;
+        let mount = planned.mount(index, written, bundle, linux, context)?;
         if mount.destination == Path::new("/dev") && matches!(mount.what, What::Bind { .. }) {
             own_dev = false;
         }
@@ -250,7 +251,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
             .ops
             .extend(devices::plan(&linux.devices, context.user_namespace())?);
     }
-    planned.close(root.readonly, &linux)?;
+    planned.close(root.readonly, linux)?;
     Ok(planned)
 }
 
@@ -298,7 +299,11 @@ impl Rootfs {
             }
             What::Filesystem {
                 fstype: fstype.to_owned(),
-                source: written.source.clone().unwrap_or_else(|| fstype.to_owned()),
+                source: written
+                    .source
+                    .clone()
+                    .filter(|source| !source.is_empty())
+                    .unwrap_or_else(|| fstype.to_owned()),
             }
         };
         check_procfs(&destination, &what)

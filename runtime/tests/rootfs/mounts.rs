@@ -338,22 +338,22 @@ fn copy_up() {
     )
     .unwrap();
     std::os::unix::fs::chown(bundle.root("data/dir"), Some(7), Some(8)).unwrap();
+    std::os::unix::fs::chown(bundle.root("data"), Some(9), Some(10)).unwrap();
     std::os::unix::fs::symlink("dir/file", bundle.root("data/link")).unwrap();
     let host = bundle.root("data/dir/file");
     let bundle = bundle.mount("/data", "tmpfs", "tmpfs", "tmpcopyup");
     let answer = bundle.run(|| {
         let stat = fs::metadata("/data/dir/file").unwrap();
-        let dir = fs::metadata("/data/dir").unwrap();
+        let owner = |path: &str| {
+            let stat = fs::metadata(path).unwrap();
+            format!("{}:{}", stat.uid(), stat.gid())
+        };
+        let owners = [owner("/data"), owner("/data/dir")].join(" ");
         let content = fs::read_to_string("/data/link").unwrap();
         fs::write("/data/dir/file", "changed").unwrap();
-        format!(
-            "{content} {:o} {}:{}",
-            stat.mode() & 0o7777,
-            dir.uid(),
-            dir.gid()
-        )
+        format!("{content} {:o} {owners}", stat.mode() & 0o7777)
     });
-    assert_eq!(answer.unwrap(), "content 640 7:8");
+    assert_eq!(answer.unwrap(), "content 640 9:10 7:8");
     assert_eq!(fs::read_to_string(host).unwrap(), "content");
 }
 
