@@ -1,5 +1,6 @@
 //! The program from outside: exit codes, where errors go, and the output of
 //! the commands that need no container. No case needs root.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

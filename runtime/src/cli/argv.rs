@@ -25,10 +25,35 @@ use crate::error::{Error, Kind, Result};
 pub(super) enum Canonical {
     /// Words for clap.
     Words(Vec<OsString>),
-    /// The help of a command, or of the program.
-    Help(Option<String>),
+    /// Help.
+    Help(Topic),
     /// The version.
     Version,
+}
+
+/// What help is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Topic {
+    /// The command, or none for the program.
+    pub(super) command: Option<String>,
+    /// How much of it.
+    pub(super) depth: Depth,
+}
+
+/// How much help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// A line for each flag: `-h`.
+    Summary,
+    /// All there is: `--help`, `rrun help`.
+    Whole,
+}
+
+impl Canonical {
+    fn help(command: Option<&Command>, depth: Depth) -> Self {
+        let command = command.map(|command| command.get_name().to_owned());
+        Canonical::Help(Topic { command, depth })
+    }
 }
 
 /// Rewrites a whole command line.
@@ -41,29 +66,27 @@ pub(super) fn canonical(program: &Command, argv: &[OsString]) -> Result<Canonica
     let mut global = Flags::default();
     let end = match global.read(program, rest, Order::FlagsFirst)? {
         Read::Words(end) => end,
-        Read::Help => return Ok(Canonical::Help(None)),
+        Read::Help(depth) => return Ok(Canonical::help(None, depth)),
         Read::Version => return Ok(Canonical::Version),
     };
     let mut words = vec![name.to_owned()];
     words.extend(global.words());
     let Some((verb, arguments)) = rest[end..].split_first() else {
-        return Ok(Canonical::Help(None));
+        return Ok(Canonical::help(None, Depth::Summary));
     };
     let verb = verb.to_string_lossy();
     if verb == "help" || verb == "h" {
-        let topic = arguments.first().map(|topic| topic.to_string_lossy());
-        return match topic {
-            None => Ok(Canonical::Help(None)),
-            Some(topic) => Ok(Canonical::Help(Some(
-                command(program, &topic)?.get_name().into(),
-            ))),
+        let topic = match arguments.first() {
+            None => None,
+            Some(topic) => Some(command(program, &topic.to_string_lossy())?),
         };
+        return Ok(Canonical::help(topic, Depth::Whole));
     }
     let command = command(program, &verb)?;
     let mut flags = Flags::default();
     match flags.read(command, arguments, Order::of(command))? {
         Read::Words(_) => {}
-        Read::Help => return Ok(Canonical::Help(Some(command.get_name().to_owned()))),
+        Read::Help(depth) => return Ok(Canonical::help(Some(command), depth)),
         Read::Version => return Ok(Canonical::Version),
     }
     check_arity(command, flags.positionals.len())?;
@@ -154,7 +177,7 @@ enum Read {
     /// At this index: the end, or the first positional of [`Order::FlagsFirst`].
     Words(usize),
     /// At a request for help.
-    Help,
+    Help(Depth),
     /// At a request for the version.
     Version,
 }
@@ -188,7 +211,7 @@ impl Flags {
             };
             at += 1;
             match named(command, name) {
-                Some(Named::Help) => return Ok(Read::Help),
+                Some(Named::Help(depth)) => return Ok(Read::Help(depth)),
                 Some(Named::Version) => return Ok(Read::Version),
                 Some(Named::Switch(long)) => self.switch(command, long, name, value)?,
                 Some(Named::Value(long)) => {
@@ -267,7 +290,7 @@ fn split_flag(word: &OsStr) -> Option<(&str, Option<&OsStr>)> {
 
 /// What a flag's name stands for.
 enum Named<'c> {
-    Help,
+    Help(Depth),
     Version,
     /// A switch, by its long name.
     Switch(&'c str),
@@ -277,8 +300,10 @@ enum Named<'c> {
 
 /// Looks `name` up among the command's long and short flags.
 fn named<'c>(command: &'c Command, name: &str) -> Option<Named<'c>> {
-    if name == "help" || name == "h" {
-        return Some(Named::Help);
+    match name {
+        "help" => return Some(Named::Help(Depth::Whole)),
+        "h" => return Some(Named::Help(Depth::Summary)),
+        _ => {}
     }
     let mut letters = name.chars();
     let letter = letters.next().filter(|_| letters.next().is_none());
@@ -309,7 +334,10 @@ mod tests {
                 .map(|word| String::from_utf8(word.into_vec()).unwrap())
                 .collect::<Vec<_>>()
                 .join(" "),
-            Canonical::Help(command) => format!("help of {}", command.unwrap_or_default()),
+            Canonical::Help(topic) => {
+                let command = topic.command.unwrap_or_default();
+                format!("{:?} help of {command}", topic.depth)
+            }
             Canonical::Version => "version".to_owned(),
         })
     }
@@ -352,11 +380,11 @@ mod tests {
             ("rrun exec -- c ls", "rrun exec -- c ls"),
             ("rrun exec c -- ls", "rrun exec -- c -- ls"),
             // Help and version, wherever they stand.
-            ("rrun", "help of "),
-            ("rrun --help", "help of "),
-            ("rrun help", "help of "),
-            ("rrun h run", "help of run"),
-            ("rrun run x -h", "help of run"),
+            ("rrun", "Summary help of "),
+            ("rrun --help", "Whole help of "),
+            ("rrun help", "Whole help of "),
+            ("rrun h run", "Whole help of run"),
+            ("rrun run x -h", "Summary help of run"),
             ("rrun exec c ls -h", "rrun exec -- c ls -h"),
             ("rrun -v", "version"),
             ("rrun --debug --version", "version"),

@@ -34,13 +34,16 @@ pub use values::ExecUser;
 /// Runs containers from OCI bundles.
 ///
 /// A bundle is a directory with a config.json and a root filesystem. `rrun
-/// run bundle/` runs one; engines use create, start, kill and delete.
+/// run bundle/` runs one. Engines make a container by `create`, begin its
+/// program by `start`, end it by `kill` and remove it by `delete`.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "rrun",
     disable_help_subcommand = true,
     args_override_self = true,
-    subcommand_required = true
+    subcommand_required = true,
+    verbatim_doc_comment,
+    after_help = "`rrun COMMAND --help` has more. A long flag may be written with one dash."
 )]
 pub struct Invocation {
     /// Options in front of the command.
@@ -54,39 +57,97 @@ pub struct Invocation {
 /// One command with its options.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Make a container: its process waits for `start`.
+    /// Make a container: its process waits for start
+    ///
+    /// Makes the container that the bundle's config.json describes, up to the
+    /// point where its program would begin: namespaces, cgroup, mounts and
+    /// hooks are there, and the process waits for `rrun start`.
+    #[command(verbatim_doc_comment, after_help = CREATE)]
     Create(Create),
-    /// Start the program of a created container.
+    /// Start the program of a created container
     Start(Start),
-    /// Print the state of a container as JSON.
+    /// Print the state of a container as JSON
     State(State),
-    /// Send a signal to a container's first process.
+    /// Send a signal to a container's first process
+    #[command(after_help = KILL)]
     Kill(Kill),
-    /// Delete a container and what it holds.
+    /// Delete a container and what it holds
+    ///
+    /// Removes the cgroup and the state of a stopped container, and runs its
+    /// poststop hooks. What is left of a container whose creation was cut
+    /// short is removed with --force.
+    #[command(verbatim_doc_comment)]
     Delete(Delete),
-    /// Make a container, start it and, unless detached, wait for its end.
+    /// Make a container, start it and wait for its end
+    ///
+    /// In the foreground signals are handed on, the exit code is that of the
+    /// program or 128 plus the number of the signal that ended it, and the
+    /// container is deleted at its end.
+    #[command(verbatim_doc_comment, after_help = RUN)]
     Run(Run),
-    /// Run one more process in a container.
+    /// Run one more process in a container
+    ///
+    /// What is not given by flags or by --process is as in config.json. The
+    /// exit code is that of the process, or 255 if it could not be run.
+    #[command(verbatim_doc_comment, after_help = EXEC)]
     Exec(Exec),
-    /// List the containers of the state root.
+    /// List the containers of the state root
     List(List),
-    /// List the processes of a container.
+    /// List the processes of a container
+    #[command(after_help = PS)]
     Ps(Ps),
-    /// Freeze all processes of a container.
+    /// Freeze all processes of a container
     Pause(Pause),
-    /// Thaw a paused container.
+    /// Thaw a paused container
     Resume(Resume),
-    /// Change the resource limits of a container.
+    /// Change the resource limits of a container
+    #[command(after_help = UPDATE)]
     Update(Update),
-    /// Print statistics and out-of-memory events of a container.
+    /// Print statistics and out-of-memory events of a container
     Events(Events),
-    /// Write a config.json to begin with.
+    /// Write a config.json to begin with
+    ///
+    /// It runs a shell on the root filesystem in the folder rootfs, in
+    /// namespaces of its own and with few capabilities.
+    #[command(verbatim_doc_comment, after_help = SPEC)]
     Spec(Spec),
-    /// Print what this runtime can do as JSON.
+    /// Print what this runtime can do as JSON
     Features(Features),
-    /// Show what would be done for a bundle, and do nothing.
+    /// Show what would be done for a bundle, and do nothing
+    ///
+    /// Prints namespaces, mounts, devices, cgroup writes, capabilities, the
+    /// syscall filter and hooks in order, and which fields of config.json are
+    /// refused or ignored, and why. Needs no root.
+    #[command(verbatim_doc_comment, after_help = PLAN)]
     Plan(Plan),
 }
+
+const CREATE: &str = "Example:
+  rrun create --bundle /bundles/web --pid-file web.pid web
+  rrun start web";
+const KILL: &str = "Example:
+  rrun kill web KILL";
+const RUN: &str = "Examples:
+  rrun run bundle/                   under the name of the folder
+  rrun run --bundle bundle/ web      under another name
+  rrun run --detach --bundle bundle/ --pid-file web.pid web";
+const EXEC: &str = "Examples:
+  rrun exec web ps
+  rrun exec --tty --env TERM=xterm --user 1000:1000 web sh
+  rrun exec --process process.json --detach --pid-file ps.pid web";
+const PS: &str = "Example:
+  rrun ps web -o pid,rss,args";
+const UPDATE: &str = "Examples:
+  rrun update --memory 64m --pids-limit 100 web
+  echo '{\"cpu\":{\"shares\":512}}' | rrun update --resources - web";
+const SPEC: &str = "Example:
+  mkdir -p web/rootfs/bin
+  cp /bin/busybox web/rootfs/bin/sh
+  rrun spec --bundle web
+  rrun run web/";
+const PLAN: &str = "Examples:
+  rrun plan bundle/
+  rrun plan --json bundle/ | jq .mounts";
 
 /// What a command line asks for.
 #[derive(Debug, Clone)]
@@ -115,9 +176,7 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
     let program = Invocation::command();
     let words = match argv::canonical(&program, argv) {
         Ok(argv::Canonical::Words(words)) => words,
-        Ok(argv::Canonical::Help(command)) => {
-            return Ok(Parsed::Text(help(program, command.as_deref())));
-        }
+        Ok(argv::Canonical::Help(topic)) => return Ok(Parsed::Text(help(program, &topic))),
         Ok(argv::Canonical::Version) => return Ok(Parsed::Text(version())),
         Err(error) => {
             let global = global_alone(argv);
@@ -194,10 +253,15 @@ fn reword(error: &clap::Error) -> Error {
 }
 
 /// The help of a command, or of the program.
-fn help(mut program: clap::Command, command: Option<&str>) -> String {
+fn help(mut program: clap::Command, topic: &argv::Topic) -> String {
     program.build();
+    let command = topic.command.as_deref();
     let command = command.and_then(|name| program.find_subcommand_mut(name).cloned());
-    let text = command.unwrap_or(program).render_long_help();
+    let mut command = command.unwrap_or(program);
+    let text = match topic.depth {
+        argv::Depth::Summary => command.render_help(),
+        argv::Depth::Whole => command.render_long_help(),
+    };
     text.to_string()
 }
 
