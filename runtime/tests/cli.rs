@@ -344,3 +344,20 @@ fn a_reader_that_has_gone_is_a_failure_and_no_panic() {
         "rrun: features: write(stdout): broken pipe\n"
     );
 }
+
+#[test]
+fn the_table_of_error_codes_is_the_one_in_the_code() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("| code | what happened |").unwrap();
+    let codes: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(code, _)| code)
+        .collect();
+    assert_eq!(codes.len(), 11, "{codes:?}");
+    for code in codes {
+        let kind = rrun::error::Kind::from_name(code);
+        assert_eq!(kind.map(rrun::error::Kind::name), Some(code));
+    }
+}
