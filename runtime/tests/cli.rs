@@ -361,3 +361,36 @@ fn the_table_of_error_codes_is_the_one_in_the_code() {
         assert_eq!(kind.map(rrun::error::Kind::name), Some(code));
     }
 }
+
+#[test]
+fn a_panic_is_one_line_and_a_failure() {
+    use rrun::log::{Log, LogFormat, LogLevel};
+    const ROLE: &str = "RRUN_TEST_PANICS_INTO";
+    // This test runs itself again: as the process that panics.
+    if let Some(file) = std::env::var_os(ROLE) {
+        let log = Log::open(Some(file.as_ref()), LogFormat::Json, LogLevel::Warning).unwrap();
+        log.catch_panics();
+        panic!("two\nlines");
+    }
+    let scratch = Scratch::new();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "a_panic_is_one_line_and_a_failure",
+            "--nocapture",
+        ])
+        .env(ROLE, scratch.0.join("log"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> = stderr(&output).lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].starts_with("rrun: internal error at runtime/tests/cli.rs:"),
+        "{lines:?}"
+    );
+    assert!(lines[0].ends_with(": two lines"), "{lines:?}");
+    assert_eq!(lines[1], "hint: this is a defect of rrun: please report it");
+    let object: Value = serde_json::from_str(&scratch.read("log")).unwrap();
+    assert_eq!(object["code"], "system");
+}

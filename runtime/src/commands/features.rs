@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::print;
 use crate::error::{Error, Kind, Result};
 use crate::plan::{capabilities, mount_options};
+use crate::seccomp::Arch;
 use crate::spec;
 
 /// Prints the features.
@@ -65,7 +66,8 @@ struct Seccomp {
     enabled: bool,
     actions: &'static [&'static str],
     operators: &'static [&'static str],
-    archs: &'static [&'static str],
+    /// Those with a table of system calls.
+    archs: Vec<&'static str>,
     known_flags: &'static [&'static str],
     supported_flags: &'static [&'static str],
 }
@@ -82,13 +84,13 @@ fn features() -> Features {
             namespaces: NAMESPACES,
             capabilities: capabilities::names(),
             cgroup: json!({
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
             }),
             seccomp: Seccomp {
                 enabled: true,
                 actions: &ACTIONS,
                 operators: &OPERATORS,
-                archs: &ARCHITECTURES,
+                archs: Arch::ALL.map(Arch::name).to_vec(),
                 known_flags: &FLAGS,
                 supported_flags: &FLAGS,
             },
@@ -142,14 +144,6 @@ const OPERATORS: [&str; 7] = [
     "SCMP_CMP_NE",
 ];
 
-/// Those with a table of system calls.
-const ARCHITECTURES: [&str; 4] = [
-    "SCMP_ARCH_AARCH64",
-    "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",
-    "SCMP_ARCH_X86_64",
-];
-
 const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_TSYNC",
     "SECCOMP_FILTER_FLAG_LOG",
@@ -160,6 +154,7 @@ const FLAGS: [&str; 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp;
 
     #[test]
     fn the_document_has_the_shape_of_the_specification() {
@@ -179,5 +174,44 @@ mod tests {
             let json = format!(r#"{{"linux":{{"namespaces":[{{"type":"{name}"}}]}}}}"#);
             assert!(spec::Spec::parse(json.as_bytes()).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn every_word_of_seccomp_is_one_that_the_compiler_takes() {
+        let compile = |json: &str| {
+            let profile: spec::Seccomp = serde_json::from_str(json).unwrap();
+            seccomp::compile(&profile, Arch::X86_64, &seccomp::Support::default())
+        };
+        let rule = |action: &str, args: &str, flags: &str, arch: &str| {
+            format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/l","flags":[{flags}],"architectures":[{arch}],
+                "syscalls":[{{"names":["getpid"],"action":"{action}","args":[{args}]}}]}}"#
+            )
+        };
+        for action in ACTIONS {
+            assert!(compile(&rule(action, "", "", "")).is_ok(), "{action}");
+        }
+        for operator in OPERATORS {
+            let args = format!(r#"{{"index":0,"value":1,"op":"{operator}"}}"#);
+            assert!(
+                compile(&rule("SCMP_ACT_ERRNO", &args, "", "")).is_ok(),
+                "{operator}"
+            );
+        }
+        for flag in FLAGS {
+            let flag = format!("{flag:?}");
+            assert!(
+                compile(&rule("SCMP_ACT_NOTIFY", "", &flag, "")).is_ok(),
+                "{flag}"
+            );
+        }
+        for arch in Arch::ALL.map(Arch::name) {
+            let arch = format!("{arch:?}");
+            assert!(
+                compile(&rule("SCMP_ACT_ERRNO", "", "", &arch)).is_ok(),
+                "{arch}"
+            );
+        }
+        assert!(compile(&rule("SCMP_ACT_NOPE", "", "", "")).is_err());
     }
 }
