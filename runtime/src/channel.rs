@@ -204,15 +204,11 @@ impl ChildEnd {
     /// # Errors
     /// Those of write(2).
     pub fn failed(&self, error: &Error) -> Result<()> {
-        self.write(FAILED, &encode_error(error))
+        send_failure(self.0.as_fd(), error)
     }
 
-    /// One message by one write.
     fn write(&self, tag: u8, payload: &[u8]) -> Result<()> {
-        let mut message = Vec::with_capacity(payload.len() + 1);
-        message.push(tag);
-        message.extend_from_slice(payload);
-        Ok(descriptors::write_all(self.0.as_fd(), &message)?)
+        write_message(self.0.as_fd(), tag, payload)
     }
 }
 
@@ -220,6 +216,22 @@ impl AsFd for ChildEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// [`ChildEnd::failed`] for a panic hook, which has only the descriptor.
+///
+/// # Errors
+/// Those of write(2).
+pub fn send_failure(channel: BorrowedFd<'_>, error: &Error) -> Result<()> {
+    write_message(channel, FAILED, &encode_error(error))
+}
+
+/// One message by one write.
+fn write_message(channel: BorrowedFd<'_>, tag: u8, payload: &[u8]) -> Result<()> {
+    let mut message = Vec::with_capacity(payload.len() + 1);
+    message.push(tag);
+    message.extend_from_slice(payload);
+    Ok(descriptors::write_all(channel, &message)?)
 }
 
 fn read_number(payload: &[u8]) -> Option<i32> {

@@ -4,23 +4,59 @@
 //! which is killed as a whole when its time is up. What it prints is read all
 //! along, so that it never blocks, and the end of it goes into the error.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hooks::Hook;
 use crate::sys::descriptors::{self, CloseRange};
-use crate::sys::process::{self, Clone, Forked};
+use crate::sys::process::{self, Clone, Ended, Forked};
 use crate::sys::signal;
 
 /// How much of a hook's output an error shows.
 const SHOWN: usize = 2048;
+
+/// What the states of one container have in common, whatever the moment
+/// (runtime.md, "State").
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: String,
+    /// The annotations of config.json.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl State {
+    /// The state as compact JSON: hooks exist that read it line by line.
+    #[must_use]
+    pub fn json(&self, status: &str, pid: i32) -> Vec<u8> {
+        self.value(status, pid).to_string().into_bytes()
+    }
+
+    /// The state as a value, to be put into another document.
+    #[must_use]
+    pub fn value(&self, status: &str, pid: i32) -> serde_json::Value {
+        let mut state = serde_json::json!({
+            "ociVersion": crate::spec::VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+        });
+        if !self.annotations.is_empty() {
+            state["annotations"] = serde_json::json!(self.annotations);
+        }
+        state
+    }
+}
 
 /// Runs the hooks of `moment` in order; the first that fails ends it.
 ///
@@ -86,11 +122,7 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
     let [stdin_read, output_write, status_write] =
         [stdin_read, output_write, status_write].map(|fd| descriptors::move_above(fd, 3));
     let (stdin_read, output_write, status_write) = (stdin_read?, output_write?, status_write?);
-    let forked = match process::clone3(&Clone::default()) {
-        Err(_) => process::clone_legacy(0)?,
-        Ok(forked) => forked,
-    };
-    let (pid, pidfd) = match forked {
+    let (pid, pidfd) = match process::fork(&Clone::default())? {
         Forked::Parent(pid, pidfd) => (pid, pidfd),
         Forked::Child => {
             let stdio = [stdin_read.as_fd(), output_write.as_fd()];
@@ -186,18 +218,15 @@ impl Running {
             }
             self.read_output();
         }
-        let cause = match process::wait(self.pidfd.as_fd())? {
-            WaitStatus::Exited(_, 0) => return Ok(()),
-            WaitStatus::Exited(_, code) => format!("exit status {code}"),
-            WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
-            status => format!("{status:?}"),
-        };
+        let ended = process::wait(self.pidfd.as_fd())?;
+        if ended == Ended::Exited(0) {
+            return Ok(());
+        }
         let printed = String::from_utf8_lossy(&self.printed);
         let printed = printed.trim().replace('\n', "; ");
-        let text = if printed.is_empty() {
-            cause
-        } else {
-            format!("{cause}, it printed: {printed}")
+        let text = match printed.is_empty() {
+            true => ended.to_string(),
+            false => format!("{ended}, it printed: {printed}"),
         };
         Err(Error::new(Kind::Hook, text))
     }

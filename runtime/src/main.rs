@@ -5,11 +5,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use rrun::cli::{self, Global, Parsed};
-use rrun::commands;
 use rrun::error::Result;
 use rrun::log::Log;
+use rrun::{commands, seal};
 
 fn main() -> ExitCode {
+    // First of all: what follows may read what a stranger wrote.
+    if let Err(error) = seal::ensure() {
+        Log::stderr().fail(&error);
+        return ExitCode::FAILURE;
+    }
     let argv: Vec<OsString> = std::env::args_os().collect();
     let invocation = match cli::parse(&argv) {
         Ok(Parsed::Invocation(invocation)) => invocation,

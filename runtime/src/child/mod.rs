@@ -1,11 +1,191 @@
-//! What the container's process does between clone and execve: a list of
-//! steps, each a file.
+//! The child: from clone3 to execve.
+//!
+//! It is a copy of the parent, so it has the plan without being told, and it
+//! is alone in its process: a list of steps, taken in the one order that the
+//! kernel allows.
+//!
+//! ```text
+//!   isolation       descriptors, parent death signal, not dumpable
+//!   (wait: Go)      membership in the cgroup and id maps are settled
+//!   namespaces      second fork where needed, join, become root
+//!   session         setsid, keyring, loopback, hostname
+//!   mounts          the root filesystem, all by descriptor
+//!   (wait: hooks)   prestart and createRuntime, in the parent
+//!   container hooks createContainer, still with the host's root
+//!   pivot           the host is gone
+//!   console         /dev/console, standard descriptors
+//!   finish          kernel parameters, read-only and masked paths
+//!   identity        ids, groups, working directory, capabilities
+//!   program         looked up as the user it will run as
+//!   seccomp         from here on read and write only
+//!   (wait: start)
+//!   start hooks     under the filter, as the program
+//!   execve
+//! ```
+//!
+//! An `exec` takes the same list without those steps that make a container.
+//! Whatever fails is told to the parent, with the step; a panic too.
 
+pub mod console;
+mod container;
 mod copy_up;
 pub mod device;
+mod enter;
+pub mod identity;
+pub mod isolation;
+mod lsm;
 mod masks;
 mod mount;
+pub mod namespaces;
 pub mod pivot;
 mod procfs;
+pub mod program;
+pub mod progress;
 mod root;
 pub mod rootfs;
+mod start;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::channel::{self, ChildEnd, FromParent};
+use crate::error::{Error, Kind, Result};
+use crate::plan::process::Process;
+use crate::seccomp::Filter;
+use crate::sys::{credentials, descriptors, process};
+pub use container::NewContainer;
+pub use enter::Joined;
+use progress::{Progress, Step};
+pub use start::Gate;
+
+/// Everything that the parent prepared for a child, which owns its copy.
+#[derive(Debug)]
+pub struct Child<'a> {
+    /// What every child has.
+    pub life: Life<'a>,
+    /// Into what it goes.
+    pub entry: Entry<'a>,
+}
+
+/// What a child has whatever it enters.
+#[derive(Debug)]
+pub struct Life<'a> {
+    /// The way to the parent.
+    pub channel: ChildEnd,
+    /// Where it is, for a parent that finds it dead.
+    pub progress: Progress,
+    /// What it becomes.
+    pub process: &'a Process,
+    /// The filter it loads.
+    pub filter: Option<&'a Filter>,
+    /// The execution domain.
+    pub personality: Option<u32>,
+    /// The name of the session keyring to join.
+    pub keyring: Option<&'a CString>,
+    /// The socket of `--console-socket`.
+    pub console_socket: Option<OwnedFd>,
+    /// How many descriptors from 3 on the program inherits.
+    pub preserved: i32,
+    /// Whether an unprivileged parent has to write id maps.
+    pub unprivileged: bool,
+}
+
+/// Into what a child goes.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// A new container.
+    Container(NewContainer<'a>),
+    /// A running one.
+    Running(Joined),
+}
+
+/// Lives the child's life. The caller is in a fresh clone and single-threaded.
+pub fn main(mut child: Child<'_>) -> ! {
+    report_panics(&child.life);
+    let Err(error) = run(&mut child);
+    child.tell(&error);
+    process::exit_now(1)
+}
+
+/// Sends the text of a panic over the channel and leaves at once: abort is
+/// ignored for a PID 1, and unwinding would run the parent's destructors.
+fn report_panics(life: &Life<'_>) {
+    let (number, progress) = (life.channel.as_fd().as_raw_fd(), life.progress);
+    std::panic::set_hook(Box::new(move |info| {
+        let text = format!("panic in step {:?}: {info}", progress.name()).replace('\n', " ");
+        // The number stays the channel's: only execve closes it.
+        let channel = descriptors::standard(number);
+        let _ = channel::send_failure(channel, &Error::new(Kind::System, text));
+        process::exit_now(1);
+    }));
+}
+
+fn run(child: &mut Child<'_>) -> Result<Infallible> {
+    child.life.progress.reach(Step::Isolation);
+    let (kept, preserved) = (child.kept(), child.life.preserved);
+    isolation::isolate(&kept, preserved, child.life.unprivileged)?;
+    child.life.wait();
+    if child.life.unprivileged {
+        // The id maps are written.
+        credentials::set_dumpable(false)?;
+    }
+    let life = &child.life;
+    match &mut child.entry {
+        Entry::Container(container) => container::make(life, container)?,
+        Entry::Running(joined) => enter::enter(life, joined)?,
+    }
+    let program = start::become_process(life)?;
+    if let Entry::Container(container) = &child.entry {
+        if let Some(gate) = &container.gate {
+            life.progress.reach(Step::Waiting);
+            gate.wait()?;
+        }
+        start::run_hooks(life, container, &program)?;
+    }
+    start::execute(life, &program)
+}
+
+impl Child<'_> {
+    /// Every descriptor that the child goes on using.
+    fn kept(&self) -> Vec<BorrowedFd<'_>> {
+        let mut kept = vec![self.life.channel.as_fd()];
+        kept.extend(self.life.console_socket.as_ref().map(AsFd::as_fd));
+        match &self.entry {
+            Entry::Container(container) => kept.extend(container.descriptors()),
+            Entry::Running(joined) => kept.push(joined.init.as_fd()),
+        }
+        kept
+    }
+
+    /// Tells of a failure: behind its gate, a container answers `start`.
+    fn tell(&self, error: &Error) {
+        let gate = match &self.entry {
+            Entry::Container(container) => container.gate.as_ref().filter(|gate| gate.passed()),
+            Entry::Running(_) => None,
+        };
+        // Nobody may be listening any more, and there is nobody else to tell.
+        let _ = match gate {
+            Some(gate) => gate.answer(error),
+            None => self.life.channel.failed(error),
+        };
+    }
+}
+
+impl Life<'_> {
+    /// Who gets the master of the process's terminal.
+    fn terminal_receiver(&self) -> console::Receiver<'_> {
+        match &self.console_socket {
+            Some(socket) => console::Receiver::Socket(socket),
+            None => console::Receiver::Parent(&self.channel),
+        }
+    }
+
+    /// Waits for the parent; without one there is nothing left to do.
+    fn wait(&self) {
+        match self.channel.receive() {
+            Ok(Some(FromParent::Go | FromParent::Continue)) => {}
+            Ok(None) | Err(_) => process::exit_now(1),
+        }
+    }
+}

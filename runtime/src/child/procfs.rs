@@ -38,6 +38,23 @@ pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
+/// Writes `file` of this thread's own directory in /proc.
+///
+/// # Errors
+/// `ENOENT` for a file that the kernel doesn't have, and what it says of the
+/// text.
+pub(super) fn write_own(file: &str, text: &[u8]) -> Result<()> {
+    let procfs = ProcfsHandleBuilder::new()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let mut opened = procfs
+        .open(ProcfsBase::ProcThreadSelf, file, OpenFlags::O_WRONLY)
+        .map_err(|error| failed(&error))?;
+    Ok(sys::call(opened.write_all(text), || {
+        format!("write({file:?})")
+    })?)
+}
+
 /// An error of pathrs, which has several lines of its own.
 fn failed(error: &pathrs::error::Error) -> Error {
     match error.kind() {

@@ -1,9 +1,16 @@
 //! The commands, a file for each: options in, effects and output out.
 
+pub mod create;
+pub mod delete;
+pub mod exec;
 pub mod features;
+pub mod kill;
+mod launch;
 pub mod list;
 pub mod ps;
+pub mod run;
 pub mod spec;
+pub mod start;
 pub mod state;
 
 use std::io::Write;
@@ -25,6 +32,12 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
     let command = &invocation.command;
     log.debug(|| format!("rrun {}: {invocation:?}", env!("CARGO_PKG_VERSION")));
     match command {
+        Command::Create(args) => create::execute(global, log, args).map(|()| 0),
+        Command::Start(args) => start::execute(global, log, args).map(|()| 0),
+        Command::Run(args) => run::execute(global, log, args),
+        Command::Exec(args) => exec::execute(global, log, args),
+        Command::Kill(args) => kill::execute(global, args).map(|()| 0),
+        Command::Delete(args) => delete::execute(global, log, args).map(|()| 0),
         Command::State(args) => state::execute(global, args).map(|()| 0),
         Command::List(args) => list::execute(global, log, args).map(|()| 0),
         Command::Ps(args) => ps::execute(global, args).map(|()| 0),

@@ -1,3 +1,255 @@
-//! What rrun does on the host for a container.
+//! The parent: what a container needs on the host, and its undoing.
+//!
+//! The order is part of the design. The state directory says what will be made
+//! before any of it is, so that a runtime that is killed at any step leaves
+//! something that `delete --force` can clean. The cgroup and its limits are
+//! there before the process is, which on cgroup v2 is born in it. The child
+//! waits until its membership and its id maps are settled, and again at each
+//! moment that belongs to the parent ([`channel`](crate::channel)).
+//!
+//! Whatever fails undoes what was made, goes on when that fails too, and
+//! reports all of it.
 
+mod announce;
+pub mod exec;
+pub mod gate;
+mod newborn;
+mod seccomp_agent;
 pub mod sources;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::cgroup::Cgroup;
+use crate::channel::{self, FromChild};
+use crate::child::namespaces::{OpenNamespace, open_joined};
+use crate::child::progress::Progress;
+use crate::child::{Child, Entry, Gate, Life, NewContainer};
+use crate::error::{Context, Result};
+use crate::hooks::{self, State};
+use crate::idmap;
+use crate::plan::Plan;
+use crate::plan::process::Process;
+use crate::spec::NamespaceType;
+use crate::state::{Locked, Process as Init, Record};
+use crate::sys::{self, credentials};
+pub use announce::Announce;
+pub use newborn::Newborn;
+use newborn::{Birth, give_birth};
+
+/// What the command line decides about the making of a process.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The connected socket of `--console-socket`.
+    pub console_socket: Option<OwnedFd>,
+    /// How many descriptors from 3 on the program inherits.
+    pub preserved: i32,
+    /// Where to make the process known.
+    pub announce: Announce,
+    /// Whether this process lacks the host's root rights.
+    pub rootless: bool,
+}
+
+/// A container that is created: only its program is missing.
+#[derive(Debug)]
+pub struct Created {
+    /// Its process.
+    pub init: Newborn,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+}
+
+/// What was made so far, for the case that the rest fails.
+#[derive(Debug, Default)]
+struct Made {
+    cgroup: Option<Cgroup>,
+    init: Option<Newborn>,
+}
+
+/// Makes the container of `plan` in the state directory `container`.
+///
+/// With a `gate` it will wait there for `start`, else it waits for
+/// [`Newborn::go_on`]. `record` is kept up to date on disk at each step.
+///
+/// # Errors
+/// Everything that can go wrong on the host or in the child. What was made is
+/// undone, but for the state directory, which is the caller's.
+pub fn create(
+    plan: &Plan,
+    container: &Locked,
+    record: &mut Record,
+    gate: Option<Gate>,
+    options: Options,
+) -> Result<Created> {
+    let mut made = Made::default();
+    match make(plan, container, record, gate, options, &mut made) {
+        Ok(()) => {}
+        Err(error) => return Err(made.undo(error)),
+    }
+    match (made.init, made.cgroup) {
+        (Some(init), Some(cgroup)) => Ok(Created { init, cgroup }),
+        _ => unreachable!("make() succeeds only with both"),
+    }
+}
+
+fn make(
+    plan: &Plan,
+    container: &Locked,
+    record: &mut Record,
+    gate: Option<Gate>,
+    options: Options,
+    made: &mut Made,
+) -> Result<()> {
+    record.cgroup = Some(plan.cgroup.record());
+    container.save(record)?;
+
+    let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
+    cgroup.apply(&plan.cgroup)?;
+
+    let (rootless, announce) = (options.rootless, options.announce.clone());
+    let state = record.hook_state();
+    let newborn = birth(plan, state.clone(), gate, options, cgroup)?;
+    let newborn = made.init.insert(newborn);
+    record.init = Some(Init::now(newborn.pid)?);
+    container.save(record)?;
+
+    if !newborn.in_cgroup {
+        cgroup.attach(newborn.pid)?;
+    }
+    let flags = plan.namespaces.clone_flags();
+    settle_ids(newborn.pid, plan, rootless, flags)?;
+    newborn.go()?;
+    newborn.until_ready(|newborn, message| match message {
+        FromChild::Born(_) => {
+            record.init = Some(Init::now(newborn.pid)?);
+            container.save(record)?;
+            settle_ids(
+                newborn.pid,
+                plan,
+                rootless,
+                plan.namespaces.second_clone_flags(),
+            )
+        }
+        FromChild::HooksWanted => run_hooks(plan, &state, newborn.pid),
+        FromChild::Listener(number) => {
+            seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, &state, "creating")
+        }
+        _ => Ok(()),
+    })?;
+
+    // Last, so that no limit of the container's hits our own work.
+    limit(newborn.pid, &plan.process)?;
+    record.creating = false;
+    container.save(record)?;
+    announce.publish(newborn.pid, newborn.pidfd.as_fd())
+}
+
+/// Prepares everything for the child, and makes it.
+fn birth(
+    plan: &Plan,
+    state: State,
+    gate: Option<Gate>,
+    options: Options,
+    cgroup: &Cgroup,
+) -> Result<Newborn> {
+    let namespaces = &plan.namespaces;
+    let mut joined = open_joined(namespaces)?;
+    let pid_namespace = take_pid_namespace(&mut joined, namespaces.second_fork());
+    let (ours, theirs) = channel::pair()?;
+    let child = Child {
+        life: Life {
+            channel: theirs,
+            progress: Progress::new()?,
+            process: &plan.process,
+            filter: plan.filter.as_ref(),
+            personality: plan.personality,
+            keyring: plan.keyring.as_ref(),
+            console_socket: options.console_socket,
+            preserved: options.preserved,
+            unprivileged: options.rootless && namespaces.creates(NamespaceType::User),
+        },
+        entry: Entry::Container(NewContainer {
+            plan,
+            joined,
+            sources: sources::open_sources(&plan.rootfs)?,
+            gate,
+            state,
+        }),
+    };
+    let birth = Birth {
+        flags: namespaces.clone_flags(),
+        cgroup: cgroup.dirfd(),
+        pid_namespace: pid_namespace.as_ref().map(|namespace| namespace.fd.as_fd()),
+    };
+    give_birth(&birth, child, ours)
+}
+
+/// A pid namespace is entered by being born in it: with one fork that is the
+/// parent's to arrange, with two the stage process joins it with the others.
+fn take_pid_namespace(joined: &mut Vec<OpenNamespace>, second_fork: bool) -> Option<OpenNamespace> {
+    if second_fork {
+        return None;
+    }
+    let at = joined
+        .iter()
+        .position(|namespace| namespace.kind == NamespaceType::Pid)?;
+    Some(joined.remove(at))
+}
+
+/// Writes the id maps, if the process `pid` was cloned into a new user
+/// namespace, and its badness for the OOM killer.
+fn settle_ids(pid: Pid, plan: &Plan, rootless: bool, flags: nix::sched::CloneFlags) -> Result<()> {
+    if let Some(maps) = &plan.namespaces.id_maps
+        && flags.contains(nix::sched::CloneFlags::CLONE_NEWUSER)
+    {
+        idmap::write(pid, maps, !rootless)?;
+    }
+    set_oom_score(pid, &plan.process, rootless)
+}
+
+/// Writes `oom_score_adj` from outside: in its user namespace the process
+/// would lack the right.
+fn set_oom_score(pid: Pid, process: &Process, rootless: bool) -> Result<()> {
+    let Some(score) = process.oom_score_adj else {
+        return Ok(());
+    };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // As runc: somebody without root's rights can't lower it.
+        Err(error) if rootless && sys::ToErrno::errno(&error) == Errno::EACCES => Ok(()),
+        written => Ok(sys::call(written, || format!("write({path:?}, {score})"))?),
+    }
+}
+
+/// Sets the resource limits of the process `pid`.
+fn limit(pid: Pid, process: &Process) -> Result<()> {
+    for limit in &process.rlimits {
+        credentials::set_rlimit(pid, limit.resource, limit.soft, limit.hard)
+            .context(|| format!("set {}", limit.name))?;
+    }
+    Ok(())
+}
+
+/// The hooks of the runtime's namespaces, while the child waits with its
+/// mounts done and its root not yet changed.
+fn run_hooks(plan: &Plan, state: &State, pid: Pid) -> Result<()> {
+    let state = state.json("creating", pid.as_raw());
+    hooks::run_all("prestart", &plan.hooks.prestart, &state, &[])?;
+    hooks::run_all("createRuntime", &plan.hooks.create_runtime, &state, &[])
+}
+
+impl Made {
+    /// Undoes what was made because of `error`, and returns it with what went
+    /// wrong on the way.
+    fn undo(self, error: crate::error::Error) -> crate::error::Error {
+        if let Some(init) = self.init {
+            init.kill();
+        }
+        match self.cgroup.map(Cgroup::remove) {
+            Some(Err(failed)) => error.and(&failed.within("clean up")),
+            _ => error,
+        }
+    }
+}

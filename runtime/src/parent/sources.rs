@@ -96,15 +96,10 @@ fn user_namespace(ids: &IdSource) -> Result<OwnedFd> {
     };
     let (wait, go) = descriptors::pipe()?;
     let flags = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
-    let made = match process::clone3(&process::Clone {
+    let made = process::fork(&process::Clone {
         flags,
         cgroup: None,
-    }) {
-        Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) => {
-            process::clone_legacy(flags)?
-        }
-        made => made?,
-    };
+    })?;
     let Forked::Parent(pid, pidfd) = made else {
         // The end of the pipe comes when the parent is done, or dead.
         drop(go);

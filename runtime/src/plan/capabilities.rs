@@ -130,14 +130,8 @@ impl Capabilities {
         // A bit can't be effective without being permitted, nor ambient
         // without being permitted and inheritable (capabilities(7)).
         planned.effective &= planned.permitted;
-        let impossible = planned.ambient & !(planned.permitted & planned.inheritable);
-        planned.ambient &= !impossible;
-        if impossible != 0 {
-            warnings.push(format!(
-                "process.capabilities.ambient: {} left out: not permitted and inheritable",
-                names_of(impossible).join(", ")
-            ));
-        }
+        // Engines write such sets by default, so this is worth no warning.
+        planned.ambient &= planned.permitted & planned.inheritable;
         for name in unknown {
             warnings.push(format!(
                 "process.capabilities: {name:?} is unknown and ignored"
@@ -199,7 +193,6 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "process.capabilities.ambient: CAP_KILL left out: not permitted and inheritable",
                 "process.capabilities: \"CAP_WARP\" is unknown and ignored",
                 "process.capabilities: CAP_SYS_RESOURCE left out: can't be granted here",
             ]

@@ -8,10 +8,14 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod cgroup_mounts;
+pub mod container;
 pub mod devices;
+pub mod exec;
 pub mod hooks;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod sysctl;
+
+pub use container::{Plan, Request};

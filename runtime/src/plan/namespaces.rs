@@ -108,6 +108,18 @@ impl Namespaces {
         self.join.iter().any(|join| join.kind == kind)
     }
 
+    /// All namespaces in which the container differs from the host.
+    #[must_use]
+    pub fn flags(&self) -> CloneFlags {
+        let joined = self.join.iter().map(|join| join.kind);
+        self.new
+            .iter()
+            .copied()
+            .chain(joined)
+            .map(NamespaceType::flag)
+            .collect()
+    }
+
     /// Whether the container's process must be a grandchild (see the module).
     #[must_use]
     pub fn second_fork(&self) -> bool {
@@ -116,13 +128,29 @@ impl Namespaces {
             || (self.creates(NamespaceType::User) && !self.join.is_empty())
     }
 
-    /// The flags for the clone3 that makes the container's process.
-    ///
-    /// The time namespace is not among them (it is unshared before), nor the
-    /// cgroup namespace, which the child unshares once its membership in the
-    /// cgroup is certain.
+    /// The flags for the first clone3: all there is to make, or where a second
+    /// fork follows, at most the user namespace.
     #[must_use]
     pub fn clone_flags(&self) -> CloneFlags {
+        let all = self.made_by_clone();
+        match (self.second_fork(), self.join.is_empty()) {
+            (false, _) => all,
+            // The time namespace shall belong to the user namespace.
+            (true, true) => all & CloneFlags::CLONE_NEWUSER,
+            (true, false) => CloneFlags::empty(),
+        }
+    }
+
+    /// The flags for the second clone3: what the first left over.
+    #[must_use]
+    pub fn second_clone_flags(&self) -> CloneFlags {
+        self.made_by_clone() - self.clone_flags()
+    }
+
+    /// What clone3 makes: not the time namespace, which is unshared before,
+    /// nor the cgroup namespace, which the child unshares once its membership
+    /// in the cgroup is certain.
+    fn made_by_clone(&self) -> CloneFlags {
         self.new
             .iter()
             .filter(|kind| !matches!(kind, NamespaceType::Time | NamespaceType::Cgroup))

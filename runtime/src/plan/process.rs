@@ -168,6 +168,25 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Adds what tells the program of the sockets that it was given: the
+    /// protocols of sd_listen_fds(3) and sd_notify(3), with the container's
+    /// view of both. Its pid is 1 in a pid namespace of its own, as runc
+    /// assumes.
+    pub fn add_sockets(&mut self, listen_fds: u32, notify: bool) {
+        if listen_fds > 0 {
+            self.env.push(c"LISTEN_PID=1".to_owned());
+            // A number has no NUL.
+            self.env
+                .extend(CString::new(format!("LISTEN_FDS={listen_fds}")));
+        }
+        if notify {
+            self.env
+                .push(c"NOTIFY_SOCKET=/run/notify/notify.sock".to_owned());
+        }
+    }
+}
+
 /// What the spec has and this version does not do is refused, so that nobody
 /// runs without a guard that he asked for.
 fn refuse_unsupported(process: &spec::Process, document: Document) -> Result<()> {

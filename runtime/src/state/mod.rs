@@ -5,7 +5,7 @@
 //!   <id>/            0700, flocked by the command that changes the container
 //!     state.json     the Record, replaced by rename
 //!     config.json    the bundle's, as it was at create
-//!     start.sock     while the container waits for `start`
+//!     start.fifo     while the container waits for `start`
 //! ```
 //!
 //! A command opens the directory by [`Root::container`] and reads without a
@@ -37,8 +37,8 @@ pub use record::{Process, Record, Status};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::directory::{self, Entry, Lock, Patience};
 
-/// The socket on which a created container listens for `start`.
-pub const START_SOCKET: &str = "start.sock";
+/// The FIFO at which a created container waits for `start`.
+pub const START_FIFO: &str = "start.fifo";
 /// The record's file.
 const RECORD: &str = "state.json";
 /// What becomes the record's file.
@@ -116,6 +116,12 @@ impl Root {
             Attempt::Locked(locked) => Ok(locked),
             Attempt::Busy(_) | Attempt::Gone => Err(lost()),
         }
+    }
+
+    /// Where a container's directory is, or will be.
+    #[must_use]
+    pub fn path_of(&self, id: &ContainerId) -> PathBuf {
+        self.path.join(id.as_str())
     }
 
     /// Opens a container's directory, without a lock.
@@ -324,7 +330,7 @@ impl Container {
             (true, false) if maker()? => Status::Creating,
             (_, false) => Status::Stopped,
             (false, true) if frozen()? => Status::Paused,
-            (false, true) if directory::has(self.dir(), START_SOCKET)? => Status::Created,
+            (false, true) if directory::has(self.dir(), START_FIFO)? => Status::Created,
             (false, true) => Status::Running,
         })
     }

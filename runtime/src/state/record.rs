@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
-use crate::{cgroup, sys};
+use crate::{cgroup, hooks, sys};
 
 /// The content of state.json. Nothing in it can be asked from the kernel: a
 /// status would be out of date the moment it is written.
@@ -46,6 +46,9 @@ pub struct Record {
     /// then outlive the first one, and delete must kill them by the cgroup.
     #[serde(default)]
     pub shares_pid_namespace: bool,
+    /// Whether the container has a session keyring of its own, for exec.
+    #[serde(default)]
+    pub keyring: bool,
 }
 
 impl Record {
@@ -67,6 +70,17 @@ impl Record {
             init: None,
             cgroup: None,
             shares_pid_namespace: false,
+            keyring: false,
+        }
+    }
+
+    /// What hooks are told, whatever the moment.
+    #[must_use]
+    pub fn hook_state(&self) -> hooks::State {
+        hooks::State {
+            id: self.id.as_str().to_owned(),
+            bundle: self.bundle.to_string_lossy().into_owned(),
+            annotations: self.annotations.clone(),
         }
     }
 }

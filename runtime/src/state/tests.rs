@@ -194,12 +194,12 @@ fn the_status_is_derived_from_the_process() {
         Status::Creating
     );
     record.creating = false;
-    locked.write(START_SOCKET, b"").unwrap();
+    locked.write(START_FIFO, b"").unwrap();
     assert_eq!(
         reader.status(&record, never_frozen).unwrap(),
         Status::Created
     );
-    locked.remove_file(START_SOCKET).unwrap();
+    locked.remove_file(START_FIFO).unwrap();
     assert_eq!(
         reader.status(&record, never_frozen).unwrap(),
         Status::Running

@@ -136,11 +136,13 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     call(fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop), describe)
 }
 
-/// Whether descriptor number `fd` is open.
+/// Whether descriptor number `fd` was handed to this process at its start: it
+/// is open, and not one of ours, which are all close-on-exec.
 #[must_use]
-pub fn is_open(fd: RawFd) -> bool {
+pub fn is_inherited(fd: RawFd) -> bool {
     // SAFETY: asks for a flag of a number; EBADF if it is not open.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// One of the standard descriptors or another that is known to stay open: a
@@ -150,14 +152,6 @@ pub fn standard(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: callers name 0, 1, 2 (kept open by std for the whole life of
     // the process) or descriptors that they never close.
     unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
-/// Takes over an open descriptor that was handed to this process by number
-/// (`--preserve-fds`, a message that names it).
-#[must_use]
-pub fn adopt(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: it is open, and by the caller's protocol nobody else owns it.
-    is_open(fd).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Gives up ownership without closing, for a descriptor that execve hands on.
@@ -196,17 +190,30 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// `ENOENT`, `ECONNREFUSED`, `ENAMETOOLONG` over 107 bytes.
 pub fn connect_stream(path: &Path) -> Result<OwnedFd> {
+    connect_unix(path, SockType::Stream)
+}
+
+/// A datagram socket connected to the unix socket at `path`, or to the
+/// abstract one if it begins with `@` (as in `NOTIFY_SOCKET`).
+///
+/// # Errors
+/// As for [`connect_stream`].
+pub fn connect_datagram(path: &Path) -> Result<OwnedFd> {
+    connect_unix(path, SockType::Datagram)
+}
+
+fn connect_unix(path: &Path, kind: SockType) -> Result<OwnedFd> {
     use nix::sys::socket::{connect, socket};
+    use std::os::unix::ffi::OsStrExt;
     let describe = || format!("connect({path:?})");
-    let address = call(UnixAddr::new(path), describe)?;
+    let address = match (kind, path.as_os_str().as_bytes().split_first()) {
+        (SockType::Datagram, Some((b'@', name))) => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(path),
+    };
+    let address = call(address, describe)?;
     let socket = call(
-        socket(
-            AddressFamily::Unix,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        ),
-        || "socket(AF_UNIX, SOCK_STREAM)".to_owned(),
+        socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None),
+        || format!("socket(AF_UNIX, {kind:?})"),
     )?;
     call(connect(socket.as_raw_fd(), &address), describe)?;
     Ok(socket)

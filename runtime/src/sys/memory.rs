@@ -1,6 +1,5 @@
 //! Memory that survives a fork on both sides.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
@@ -11,7 +10,7 @@ use super::{Error, Result};
 ///
 /// It stays mapped for the life of the process.
 #[derive(Debug, Clone, Copy)]
-pub struct SharedByte(NonNull<AtomicU8>);
+pub struct SharedByte(&'static AtomicU8);
 
 impl SharedByte {
     /// A new shared byte of value 0, on a page of its own.
@@ -31,29 +30,25 @@ impl SharedByte {
                 0,
             )
         };
-        let failed = || Error::new("mmap(1, MAP_SHARED|MAP_ANONYMOUS)", Errno::last());
         if page == libc::MAP_FAILED {
-            return Err(failed());
+            return Err(Error::new(
+                "mmap(1, MAP_SHARED|MAP_ANONYMOUS)",
+                Errno::last(),
+            ));
         }
-        NonNull::new(page.cast::<AtomicU8>())
-            .map(Self)
-            .ok_or_else(failed)
+        // SAFETY: the mapping is readable, writable, zeroed, aligned to a page
+        // and never unmapped, and every access goes through the atomic.
+        Ok(Self(unsafe { &*page.cast::<AtomicU8>() }))
     }
 
     /// Stores `value` for the other side to see.
     pub fn store(self, value: u8) {
-        self.byte().store(value, Ordering::Relaxed);
+        self.0.store(value, Ordering::Relaxed);
     }
 
     /// What either side stored last.
     #[must_use]
     pub fn load(self) -> u8 {
-        self.byte().load(Ordering::Relaxed)
-    }
-
-    fn byte(&self) -> &AtomicU8 {
-        // SAFETY: the mapping is readable, writable, zeroed and never
-        // unmapped, and every access goes through the atomic.
-        unsafe { self.0.as_ref() }
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -20,6 +20,7 @@ pub mod keyring;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
+pub mod network;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

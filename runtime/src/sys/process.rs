@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::{Error, Result, call};
@@ -33,13 +32,26 @@ pub enum Forked {
     Child,
 }
 
-/// Makes a child by clone3(2), straight in its namespaces and cgroup.
+/// Makes a child: by clone3(2), or by clone(2) where the kernel (until Linux
+/// 5.3) or a filter around us has no clone3. Only clone3 can put it into a
+/// cgroup; `cgroup` set and refused is an error for the caller to fall back
+/// from.
 ///
 /// # Errors
-/// Those of clone3, `EINVAL` for `CLONE_VM`. A kernel or a seccomp filter
-/// that lacks clone3 shows as `ENOSYS` or `EPERM`; the caller falls back to
-/// [`clone_legacy`].
-pub fn clone3(clone: &Clone<'_>) -> Result<Forked> {
+/// Those of clone3 and clone, `EINVAL` for `CLONE_VM`.
+pub fn fork(clone: &Clone<'_>) -> Result<Forked> {
+    match clone3(clone) {
+        Err(error)
+            if clone.cgroup.is_none() && matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) =>
+        {
+            clone_legacy(clone.flags)
+        }
+        forked => forked,
+    }
+}
+
+/// Makes a child by clone3(2), straight in its namespaces and cgroup.
+fn clone3(clone: &Clone<'_>) -> Result<Forked> {
     let describe = || {
         let cgroup = clone
             .cgroup
@@ -89,11 +101,8 @@ pub fn clone3(clone: &Clone<'_>) -> Result<Forked> {
 /// `CLONE_INTO_CGROUP`, which libc gives as a signed constant too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child by clone(2), for kernels without clone3: no cgroup.
-///
-/// # Errors
-/// Those of clone.
-pub fn clone_legacy(flags: u64) -> Result<Forked> {
+/// Makes a child by clone(2).
+fn clone_legacy(flags: u64) -> Result<Forked> {
     let flags = flags | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     let exit_signal = if flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) == 0 {
         u64::from(libc::SIGCHLD.cast_unsigned())
@@ -222,33 +231,89 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     }
 }
 
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By exit, with this code.
+    Exited(u8),
+    /// By the signal of this number, which may be a real-time one.
+    Killed(u8),
+}
+
+impl Ended {
+    /// The code that a shell shows: 128 and the number of a signal.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Ended::Exited(code) => code,
+            Ended::Killed(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Exited(code) => write!(f, "exit status {code}"),
+            Ended::Killed(signal) => match Signal::try_from(i32::from(*signal)) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+        }
+    }
+}
+
 /// Waits for the child behind `pidfd` to end, and reaps it (Linux 5.4).
 ///
 /// # Errors
 /// `ECHILD` if it is no child of ours or was reaped before.
-pub fn wait(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
+    let id = libc::id_t::from(pidfd.as_raw_fd().cast_unsigned());
+    // SAFETY: siginfo_t is integers and pointers that are never followed; all
+    // zero is a value.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     loop {
-        match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
+        // SAFETY: the kernel writes one siginfo_t.
+        let waited = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) };
+        match Errno::result(waited) {
             Err(Errno::EINTR) => {}
-            status => {
-                return call(status, || {
-                    format!("waitid(P_PIDFD, [{}])", pidfd.as_raw_fd())
-                });
+            Err(errno) => {
+                return Err(Error::new(format!("waitid(P_PIDFD, [{id}])"), errno));
             }
+            Ok(_) => break,
         }
     }
+    // SAFETY: after a successful waitid these are the fields of a SIGCHLD.
+    let status = unsafe { info.si_status() };
+    let status = u8::try_from(status & 0xff).unwrap_or(u8::MAX);
+    Ok(if info.si_code == libc::CLD_EXITED {
+        Ended::Exited(status)
+    } else {
+        Ended::Killed(status)
+    })
 }
 
 /// Reaps one child that has ended, if there is one.
 ///
 /// # Errors
 /// Those of waitpid, but for `ECHILD`, which reads as none.
-pub fn reap_any() -> Result<Option<(Pid, WaitStatus)>> {
-    match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
-        Ok(status) => Ok(status.pid().map(|pid| (pid, status))),
-        Err(errno) => Err(Error::new("waitpid(-1, WNOHANG)", errno)),
-    }
+pub fn reap_any() -> Result<Option<(Pid, Ended)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int.
+    let waited = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = match Errno::result(waited) {
+        Ok(0) | Err(Errno::ECHILD) => return Ok(None),
+        Ok(pid) => Pid::from_raw(pid),
+        Err(errno) => return Err(Error::new("waitpid(-1, WNOHANG)", errno)),
+    };
+    // Both are at most 8 bits wide (wait(2)).
+    let narrow = |value: i32| u8::try_from(value).unwrap_or(u8::MAX);
+    let ended = if libc::WIFSIGNALED(status) {
+        Ended::Killed(narrow(libc::WTERMSIG(status)))
+    } else {
+        Ended::Exited(narrow(libc::WEXITSTATUS(status)))
+    };
+    Ok(Some((pid, ended)))
 }
 
 /// Sends `signal` to every process of the group `group`.
@@ -343,23 +408,55 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { state, start_time })
 }
 
-/// Polls descriptors for input until one is ready or `timeout_ms` is over
-/// (`None` waits for ever). The answer has one bool a descriptor.
+/// The working directory as the kernel tells it: without glibc's search for a
+/// name where there is none, so that a directory outside of the root shows as
+/// `(unreachable)/...` (getcwd(2)).
+///
+/// # Errors
+/// `ENOENT` if it was removed.
+pub fn working_directory() -> Result<Vec<u8>> {
+    let mut path = vec![0_u8; 4096];
+    // SAFETY: the kernel writes at most `len` bytes to the buffer.
+    let length = unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) };
+    let length = call(Errno::result(length), || "getcwd()".to_owned())?;
+    // The length counts the nul.
+    path.truncate(usize::try_from(length).unwrap_or(0).saturating_sub(1));
+    Ok(path)
+}
+
+/// What to wait for on a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Input, or its end.
+    Read,
+    /// Input, and room for output.
+    ReadWrite,
+}
+
+/// Waits until one of the descriptors is ready or `timeout_ms` is over (`None`
+/// waits for ever). The answer has one pair a descriptor: whether there is
+/// input (or an end, or an error), and whether there is room for output.
 ///
 /// # Errors
 /// Those of poll(2), but for `EINTR`, which reads as nothing ready.
-pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u16>) -> Result<Vec<bool>> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+pub fn poll(
+    fds: &[(BorrowedFd<'_>, Interest)],
+    timeout_ms: Option<u16>,
+) -> Result<Vec<(bool, bool)>> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
     let mut polled: Vec<PollFd<'_>> = fds
         .iter()
-        .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))
+        .map(|(fd, interest)| match interest {
+            Interest::Read => PollFd::new(fd.as_fd(), PollFlags::POLLIN),
+            Interest::ReadWrite => PollFd::new(fd.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT),
+        })
         .collect();
-    match poll(
+    match nix::poll::poll(
         &mut polled,
         timeout_ms.map_or(PollTimeout::NONE, PollTimeout::from),
     ) {
         Ok(_) => {}
-        Err(Errno::EINTR) => return Ok(vec![false; fds.len()]),
+        Err(Errno::EINTR) => return Ok(vec![(false, false); fds.len()]),
         Err(errno) => {
             return Err(Error::new(
                 format!("poll({} descriptors)", fds.len()),
@@ -367,15 +464,44 @@ pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u16>) -> Result<
             ));
         }
     }
-    Ok(polled
+    let events = polled
         .iter()
-        .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
+        .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+    Ok(events
+        .map(|events| {
+            let input = events - PollFlags::POLLOUT;
+            (!input.is_empty(), events.contains(PollFlags::POLLOUT))
+        })
+        .collect())
+}
+
+/// [`poll`] for input alone.
+///
+/// # Errors
+/// Those of [`poll`].
+pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout_ms: Option<u16>) -> Result<Vec<bool>> {
+    let interests: Vec<_> = fds.iter().map(|fd| (*fd, Interest::Read)).collect();
+    Ok(poll(&interests, timeout_ms)?
+        .into_iter()
+        .map(|(readable, _)| readable)
         .collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_reads_as_in_a_shell() {
+        for (ended, code, text) in [
+            (Ended::Exited(0), 0, "exit status 0"),
+            (Ended::Exited(255), 255, "exit status 255"),
+            (Ended::Killed(9), 137, "killed by SIGKILL"),
+            (Ended::Killed(34), 162, "killed by signal 34"),
+        ] {
+            assert_eq!((ended.code(), ended.to_string().as_str()), (code, text));
+        }
+    }
 
     #[test]
     fn stat_is_read_from_the_last_bracket() {

@@ -113,7 +113,7 @@ impl Bundle {
             flags,
             cgroup: None,
         };
-        let Forked::Parent(pid, pidfd) = process::clone3(&clone).map_err(|e| e.to_string())? else {
+        let Forked::Parent(pid, pidfd) = process::fork(&clone).map_err(|e| e.to_string())? else {
             drop((read, go_write));
             let _ = rrun::sys::descriptors::read(go_read.as_fd(), &mut [0]);
             let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -147,7 +147,7 @@ impl Bundle {
     pub(crate) fn run_as_nobody(&self, inside: impl FnOnce() -> String) -> Result<String, String> {
         let (read, write) = rrun::sys::descriptors::pipe().unwrap();
         let clone = Clone::default();
-        let Forked::Parent(_, pidfd) = process::clone3(&clone).unwrap() else {
+        let Forked::Parent(_, pidfd) = process::fork(&clone).unwrap() else {
             rrun::sys::credentials::set_groups(&[]).unwrap();
             rrun::sys::credentials::set_gid(65534).unwrap();
             rrun::sys::credentials::set_uid(65534).unwrap();

@@ -1,0 +1,167 @@
+//! The steps that make a container out of a process in new namespaces.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use rustix::fs::OFlags;
+
+use super::namespaces::{self, OpenNamespace};
+use super::progress::Step;
+use super::start::Gate;
+use super::{Life, console, device, identity, isolation, pivot, rootfs};
+use crate::error::{Context, Result};
+use crate::hooks::{self, State};
+use crate::plan::Plan;
+use crate::spec::NamespaceType;
+use crate::sys::process::{self, Clone, Forked};
+use crate::sys::{self, credentials, file, namespace};
+
+/// A container in the making.
+#[derive(Debug)]
+pub struct NewContainer<'a> {
+    /// Every decision.
+    pub plan: &'a Plan,
+    /// The namespaces to join by path.
+    pub joined: Vec<OpenNamespace>,
+    /// The mount sources that only the host can open, by their operation.
+    pub sources: BTreeMap<usize, OwnedFd>,
+    /// Where to wait for `start`; without it the program runs at once.
+    pub gate: Option<Gate>,
+    /// The state for the hooks that run in the container.
+    pub state: State,
+}
+
+impl NewContainer<'_> {
+    /// Every descriptor that the child goes on using.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut kept: Vec<_> = self.sources.values().map(AsFd::as_fd).collect();
+        kept.extend(self.joined.iter().map(|joined| joined.fd.as_fd()));
+        kept.extend(self.gate.iter().flat_map(Gate::descriptors));
+        kept
+    }
+}
+
+/// Makes the container around this process.
+pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<()> {
+    let plan = container.plan;
+    life.progress.reach(Step::Namespaces);
+    enter_namespaces(life, container)?;
+    life.progress.reach(Step::Session);
+    begin_session(life, plan)?;
+
+    life.progress.reach(Step::Mounts);
+    let sources = std::mem::take(&mut container.sources);
+    let root = rootfs::prepare(&plan.rootfs, sources)?;
+    run_hooks_before_pivot(life, container)?;
+    life.progress.reach(Step::Pivot);
+    pivot::enter(root, &plan.rootfs)?;
+
+    life.progress.reach(Step::Console);
+    identity::reopen_null()?;
+    if let Some(terminal) = life.process.terminal {
+        let peer = console::make(terminal, &life.terminal_receiver())?;
+        device::console(
+            file::open(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?.as_fd(),
+            peer.as_fd(),
+        )?;
+        console::take(peer.as_fd())?;
+    }
+    identity::make_directory(life.process);
+
+    life.progress.reach(Step::Finish);
+    super::lsm::set_profile(life.process)?;
+    rootfs::finish(&plan.rootfs)
+}
+
+/// Enters every namespace that clone3 did not make, by a second fork where
+/// the plan says so; then only the last process returns.
+fn enter_namespaces(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()> {
+    let namespaces = &container.plan.namespaces;
+    namespaces::join(&container.joined)?;
+    if namespaces.second_fork() {
+        if namespaces.creates(NamespaceType::Time) {
+            if namespaces.creates(NamespaceType::User) && namespaces.join.is_empty() {
+                namespaces::become_root()?;
+            }
+            namespaces::unshare_time(namespaces.time_offsets.as_deref())?;
+        }
+        fork_again(life, namespaces.second_clone_flags())?;
+    }
+    if namespaces.contains(NamespaceType::User) {
+        namespaces::become_root()?;
+    }
+    // Not earlier: the root of the new view is the cgroup that the process is
+    // in, and only now the parent has settled that.
+    if namespaces.creates(NamespaceType::Cgroup) {
+        namespace::unshare(CloneFlags::CLONE_NEWCGROUP)?;
+    }
+    Ok(())
+}
+
+/// Makes the container's process as a sibling of this one, which ends.
+///
+/// # Errors
+/// Those of clone3.
+pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
+    let flags = flags | CloneFlags::CLONE_PARENT;
+    let clone = Clone {
+        flags: u64::from(flags.bits().cast_unsigned()),
+        cgroup: None,
+    };
+    match process::fork(&clone)? {
+        Forked::Parent(pid, _) => {
+            // A parent that is gone has nothing to ask.
+            let told = life.channel.born(pid.as_raw());
+            process::exit_now(i32::from(told.is_err()))
+        }
+        Forked::Child => {
+            isolation::guard(life.unprivileged)?;
+            life.wait();
+            if life.unprivileged {
+                credentials::set_dumpable(false)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What belongs to the session and the namespaces, not to the filesystem.
+fn begin_session(life: &Life<'_>, plan: &Plan) -> Result<()> {
+    sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;
+    if let Some(name) = life.keyring {
+        namespaces::join_keyring(name, plan.namespaces.contains(NamespaceType::User))?;
+    }
+    if plan.namespaces.creates(NamespaceType::Network) {
+        namespaces::bring_up_loopback()?;
+    }
+    if let Some(hostname) = &plan.hostname {
+        sys::call(nix::unistd::sethostname(hostname), || {
+            format!("sethostname({hostname:?})")
+        })?;
+    }
+    if let Some(domainname) = &plan.domainname {
+        namespace::set_domain_name(domainname)?;
+    }
+    Ok(())
+}
+
+/// The hooks that see the mounts done and the host's root still there: first
+/// those of the runtime's namespaces, then those of the container's.
+fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()> {
+    let hooks = &container.plan.hooks;
+    if hooks.before_pivot() {
+        life.progress.reach(Step::RuntimeHooks);
+        life.channel.hooks_wanted()?;
+        life.wait();
+    }
+    if hooks.create_container.is_empty() {
+        return Ok(());
+    }
+    life.progress.reach(Step::ContainerHooks);
+    let pid = nix::unistd::getpid().as_raw();
+    let state = container.state.json("creating", pid);
+    hooks::run_all("createContainer", &hooks.create_container, &state, &[])
+        .context(|| "before pivot")
+}

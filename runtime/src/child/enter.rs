@@ -1,0 +1,51 @@
+//! The steps that enter a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+
+use super::progress::Step;
+use super::{Life, console, container, identity, lsm, namespaces};
+use crate::error::{Context, Result};
+use crate::sys::{self, namespace};
+
+/// A running container to enter.
+#[derive(Debug)]
+pub struct Joined {
+    /// A pidfd of its init.
+    pub init: OwnedFd,
+    /// The namespaces in which it differs from the runtime.
+    pub namespaces: CloneFlags,
+    /// Whether the pid namespace can only be entered by a second fork: an
+    /// unprivileged runtime has no right in it before it is in the user
+    /// namespace. Else the parent's children are born in it.
+    pub second_fork: bool,
+}
+
+/// Enters the container of `joined`.
+pub(super) fn enter(life: &Life<'_>, joined: &Joined) -> Result<()> {
+    life.progress.reach(Step::Namespaces);
+    // One call for all, the user namespace first (Linux 5.8).
+    if !joined.namespaces.is_empty() {
+        namespace::setns(joined.init.as_fd(), joined.namespaces)
+            .context(|| "enter the container's namespaces")?;
+    }
+    if joined.second_fork {
+        container::fork_again(life, CloneFlags::empty())?;
+    }
+    if joined.namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        namespaces::become_root()?;
+    }
+    life.progress.reach(Step::Session);
+    sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;
+    if let Some(name) = life.keyring {
+        namespaces::join_keyring(name, joined.namespaces.contains(CloneFlags::CLONE_NEWUSER))?;
+    }
+    life.progress.reach(Step::Console);
+    identity::reopen_null()?;
+    if let Some(terminal) = life.process.terminal {
+        let peer = console::make(terminal, &life.terminal_receiver())?;
+        console::take(peer.as_fd())?;
+    }
+    lsm::set_profile(life.process)
+}

@@ -1,0 +1,190 @@
+//! Who the process is: its standard descriptors, groups, ids, working
+//! directory and capabilities, in the one order that works.
+//!
+//! ```text
+//!   stdio to its user      while we may chown
+//!   bounding set           while CAP_SETPCAP is effective
+//!   keep capabilities on
+//!   groups, gid, uid       the kernel clears effective capabilities here
+//!   chdir                  again, as the user that will be there
+//!   keep capabilities off
+//!   capset, ambient
+//! ```
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::capabilities::Capabilities;
+use crate::plan::process::Process;
+use crate::sys::credentials::{self, CapabilitySets};
+use crate::sys::{self, descriptors, process};
+
+/// `CAP_SYS_ADMIN`, which loading a filter without no_new_privs takes.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// Becomes the user of `process`, up to the capabilities, which [`drop_to`]
+/// takes.
+///
+/// # Errors
+/// `EINVAL` for ids that the user namespace does not map, `EPERM` for groups
+/// where it denies them, what chdir(2) says of the working directory.
+pub fn assume(process: &Process) -> Result<()> {
+    give_stdio(process.uid);
+    drop_bounding(process.capabilities.bounding)?;
+    credentials::set_keep_capabilities(true)?;
+    // Tried as root first: its user may not be able to reach it, and may be
+    // the only one who can (a home on a network filesystem).
+    let reached = change_directory(process);
+    set_groups(&process.groups)?;
+    credentials::set_gid(process.gid).context(|| "set group id")?;
+    credentials::set_uid(process.uid).context(|| "set user id")?;
+    if reached.is_err() {
+        change_directory(process)?;
+    }
+    check_directory(process)?;
+    Ok(credentials::set_keep_capabilities(false)?)
+}
+
+/// Takes the capabilities of `process`, all but one: with `keep_admin`,
+/// `CAP_SYS_ADMIN` stays for the loading of a filter, and [`settle`] ends it.
+///
+/// # Errors
+/// `EPERM` for what this process itself is not permitted.
+pub fn drop_to(capabilities: &Capabilities, keep_admin: bool) -> Result<()> {
+    credentials::clear_ambient().context(|| "clear ambient capabilities")?;
+    let extra = if keep_admin { SYS_ADMIN } else { 0 };
+    credentials::set_capabilities(CapabilitySets {
+        effective: capabilities.effective | extra,
+        permitted: capabilities.permitted | extra,
+        inheritable: capabilities.inheritable,
+    })
+    .context(|| "set capabilities")?;
+    for number in (0..u64::BITS).filter(|bit| capabilities.ambient & (1 << bit) != 0) {
+        credentials::raise_ambient(number).context(|| "set ambient capabilities")?;
+    }
+    Ok(())
+}
+
+/// Gives up the capability that [`drop_to`] kept, if the process is not to
+/// have it. The one call behind a loaded filter; lowering the permitted set
+/// leaves ambient capabilities alone that stay in it.
+///
+/// # Errors
+/// None that capset gives for less.
+pub fn settle(capabilities: &Capabilities) -> Result<()> {
+    if capabilities.effective & capabilities.permitted & SYS_ADMIN != 0 {
+        return Ok(());
+    }
+    credentials::set_capabilities(CapabilitySets {
+        effective: capabilities.effective,
+        permitted: capabilities.permitted,
+        inheritable: capabilities.inheritable,
+    })
+    .context(|| "set capabilities")
+}
+
+/// Drops from the bounding set what is not in `bounding`.
+fn drop_bounding(bounding: u64) -> Result<()> {
+    for number in (0..u64::BITS).filter(|bit| bounding & (1 << bit) == 0) {
+        // The first number that the kernel does not know ends the list.
+        if !credentials::drop_bounding(number).context(|| "drop bounding capability")? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// An empty list is no request, so it may fail where groups can't be set.
+fn set_groups(groups: &[u32]) -> Result<()> {
+    match credentials::set_groups(groups) {
+        Err(error) if error.errno() == Errno::EPERM && groups.is_empty() => Ok(()),
+        set => set.context(|| "set supplementary groups"),
+    }
+}
+
+/// Hands the standard descriptors to the user, so that `/dev/stdout` can be
+/// opened again by an unprivileged program. `/dev/null` stays as it is: it
+/// belongs to everybody. What can't be changed (a pipe of another user
+/// namespace, a read-only filesystem) is left alone, as runc does.
+fn give_stdio(uid: u32) {
+    for number in 0..3 {
+        let fd = descriptors::standard(number);
+        let Ok(stat) = fstat(fd) else { continue };
+        if stat.st_uid == uid || is_null_device(&stat) {
+            continue;
+        }
+        let _ = nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(uid)), None);
+    }
+}
+
+/// Whether this is `/dev/null`, which is character device 1:3 everywhere.
+pub(super) fn is_null_device(stat: &nix::sys::stat::FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR
+        && stat.st_rdev == nix::sys::stat::makedev(1, 3)
+}
+
+/// Opens the container's `/dev/null` in the place of the host's wherever a
+/// standard descriptor is one, so that no descriptor leads outside.
+///
+/// # Errors
+/// Those of open(2) on the container's `/dev/null`.
+pub fn reopen_null() -> Result<()> {
+    use nix::fcntl::{OFlag, open};
+    for number in 0..3 {
+        let Ok(stat) = fstat(descriptors::standard(number)) else {
+            continue;
+        };
+        if !is_null_device(&stat) {
+            continue;
+        }
+        let null = sys::call(
+            open(
+                "/dev/null",
+                OFlag::O_RDWR | OFlag::O_CLOEXEC,
+                nix::sys::stat::Mode::empty(),
+            ),
+            || "open(\"/dev/null\")".to_owned(),
+        );
+        // A container without /dev/null keeps the descriptor that it was given.
+        if let Ok(null) = null {
+            descriptors::duplicate_onto(null.as_fd(), number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the working directory where the image has none, while still root.
+/// What can't be made shows when it is entered.
+pub fn make_directory(process: &Process) {
+    use std::os::unix::ffi::OsStrExt;
+    // Behind pivot_root this path can't leave the container.
+    let path = std::ffi::OsStr::from_bytes(process.cwd.to_bytes());
+    let _ = std::fs::create_dir_all(path);
+}
+
+fn change_directory(process: &Process) -> Result<()> {
+    sys::call(nix::unistd::chdir(process.cwd.as_c_str()), || {
+        format!("chdir({:?})", process.cwd)
+    })
+    .context(|| "enter working directory")
+}
+
+/// A working directory outside the root, reached by a descriptor of the host,
+/// has no absolute path here (CVE-2024-21626).
+fn check_directory(planned: &Process) -> Result<()> {
+    let outside = match process::working_directory() {
+        Ok(path) => !path.starts_with(b"/"),
+        Err(error) => error.errno() == Errno::ENOENT,
+    };
+    if outside {
+        let text = format!(
+            "working directory {:?} is outside of the container's root filesystem",
+            planned.cwd
+        );
+        return Err(Error::new(Kind::InvalidConfig, text));
+    }
+    Ok(())
+}

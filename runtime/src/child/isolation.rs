@@ -1,0 +1,62 @@
+//! The child's first act: to leave behind what it must not keep.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::error::Result;
+use crate::sys::{credentials, descriptors, signal};
+
+/// Guards the process against the container it is about to enter, and the
+/// host against what the process still holds.
+///
+/// `keep` and the `preserved` descriptors from 3 on stay open. `dumpable`
+/// leaves `/proc/PID` to an unprivileged parent that has id maps to write.
+///
+/// # Errors
+/// Those of close_range(2) and prctl(2).
+pub fn isolate(keep: &[BorrowedFd<'_>], preserved: i32, dumpable: bool) -> Result<()> {
+    guard(dumpable)?;
+    // The parent blocks signals that it reads from a descriptor; the child
+    // must die of them, and reset them once more before execve.
+    signal::reset_all()?;
+    close_all_but(keep, preserved)
+}
+
+/// What a process must set again after each fork: to die with the parent, and
+/// not to be looked into.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn guard(dumpable: bool) -> Result<()> {
+    // A parent that died before this line shows as an end of file on the
+    // channel, which the child reads next.
+    credentials::set_parent_death_signal(libc::SIGKILL)?;
+    if !dumpable {
+        credentials::set_dumpable(false)?;
+    }
+    Ok(credentials::set_name(c"rrun:[init]")?)
+}
+
+/// Closes every descriptor from 3 on but those of `keep`.
+///
+/// A child that waits in `created` never executes anything, so close-on-exec
+/// alone would let it hold the parent's descriptors for ever.
+///
+/// # Errors
+/// Those of close_range(2).
+fn close_all_but(keep: &[BorrowedFd<'_>], preserved: i32) -> Result<()> {
+    let mut numbers: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    numbers.sort_unstable();
+    let mut first = 3 + preserved;
+    for number in numbers {
+        if number < first {
+            continue;
+        }
+        descriptors::close_range(first, number - 1, descriptors::CloseRange::Close)?;
+        first = number + 1;
+    }
+    Ok(descriptors::close_range(
+        first,
+        i32::MAX,
+        descriptors::CloseRange::Close,
+    )?)
+}

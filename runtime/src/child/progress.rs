@@ -1,0 +1,109 @@
+//! Where the child is: one shared byte that outlives it.
+//!
+//! A child that is killed (by a memory limit, say) can't tell what it was
+//! doing. It stores each step before taking it on a page that it shares with
+//! the parent, which so can say: died by SIGKILL in step "mounts".
+
+use crate::error::Result;
+use crate::sys::memory::SharedByte;
+
+/// The steps of a child, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// Cloned; nothing done.
+    Born,
+    /// Closing descriptors, guarding itself.
+    Isolation,
+    /// Entering namespaces.
+    Namespaces,
+    /// Session, keyring, hostname, loopback device.
+    Session,
+    /// Mounts, devices, everything in the root filesystem.
+    Mounts,
+    /// `prestart` and `createRuntime` run in the parent.
+    RuntimeHooks,
+    /// `createContainer` hooks.
+    ContainerHooks,
+    /// Changing the root.
+    Pivot,
+    /// The terminal.
+    Console,
+    /// Kernel parameters, masked and read-only paths.
+    Finish,
+    /// Ids, groups, capabilities.
+    Identity,
+    /// Looking up the program.
+    Program,
+    /// Loading the syscall filter.
+    Seccomp,
+    /// Waiting for `start`.
+    Waiting,
+    /// `startContainer` hooks.
+    StartHooks,
+    /// execve.
+    Execution,
+}
+
+/// Every step, in the order of their numbers.
+const STEPS: [(Step, &str); 16] = [
+    (Step::Born, "birth"),
+    (Step::Isolation, "isolation"),
+    (Step::Namespaces, "namespaces"),
+    (Step::Session, "session"),
+    (Step::Mounts, "mounts"),
+    (Step::RuntimeHooks, "runtime hooks"),
+    (Step::ContainerHooks, "createContainer hooks"),
+    (Step::Pivot, "pivot"),
+    (Step::Console, "console"),
+    (Step::Finish, "masks and kernel parameters"),
+    (Step::Identity, "identity"),
+    (Step::Program, "program look-up"),
+    (Step::Seccomp, "seccomp"),
+    (Step::Waiting, "waiting for start"),
+    (Step::StartHooks, "startContainer hooks"),
+    (Step::Execution, "execution"),
+];
+
+/// The shared byte, as steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress(SharedByte);
+
+impl Progress {
+    /// A progress at [`Step::Born`], to be made before the child is.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new() -> Result<Self> {
+        Ok(Self(SharedByte::new()?))
+    }
+
+    /// The child is about to take `step`.
+    pub fn reach(self, step: Step) {
+        self.0.store(step as u8);
+    }
+
+    /// The name of the step that the child reached last.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        STEPS
+            .get(usize::from(self.0.load()))
+            .map_or("an unknown step", |(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_names_agree() {
+        let progress = Progress::new().unwrap();
+        assert_eq!(progress.name(), "birth");
+        for (at, (step, name)) in STEPS.into_iter().enumerate() {
+            assert_eq!(usize::from(step as u8), at, "{name}");
+            progress.reach(step);
+            assert_eq!(progress.name(), name);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `rrun delete`: what a container holds, given back.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use crate::cgroup::Cgroup;
+use crate::cli::{Delete, Global};
+use crate::error::{Error, Kind, Result};
+use crate::hooks::{self, State};
+use crate::log::Log;
+use crate::plan::hooks::{Hook, Hooks};
+use crate::spec::Spec;
+use crate::state::{Locked, Record, Root, Status};
+use crate::sys::process;
+
+/// How long a killed process may take to be gone, in milliseconds: writing a
+/// core, or a device that does not answer, can hold it.
+const PATIENCE: u16 = 10_000;
+
+/// Deletes the container.
+///
+/// # Errors
+/// One that still runs, without `--force`; whatever could not be removed,
+/// after all else was.
+pub fn execute(global: &Global, log: &Log, delete: &Delete) -> Result<()> {
+    let container = match Root::open(global.root.as_deref())?.lock(&delete.id) {
+        Err(error) if delete.force && error.kind() == Kind::NotFound => return Ok(()),
+        locked => locked?,
+    };
+    let record = match container.record() {
+        Ok(record) => record,
+        // Killed before its first effect: there is only the directory.
+        Err(error) if error.kind() == Kind::NotFound && delete.force => {
+            return container.remove();
+        }
+        Err(error) => return Err(error),
+    };
+    check(&container, &record, delete)?;
+    destroy(log, container, &record)
+}
+
+/// What may be deleted without force: what has stopped, and what has not
+/// started (its process has run nothing of its own).
+fn check(container: &Locked, record: &Record, delete: &Delete) -> Result<()> {
+    if delete.force {
+        return Ok(());
+    }
+    let status = container.status(record, || is_frozen(record))?;
+    match status {
+        Status::Stopped if record.creating => Err(Error::new(
+            Kind::WrongState,
+            "container was only half created: delete --force removes what there is of it",
+        )),
+        Status::Stopped | Status::Created => Ok(()),
+        _ => {
+            let id = delete.id.as_str();
+            let text = format!("cannot delete container {id} that is not stopped: {status}");
+            Err(Error::new(Kind::WrongState, text))
+        }
+    }
+}
+
+/// Whether the container's cgroup is frozen; one that is gone is not.
+///
+/// # Errors
+/// Those of reading the cgroup's state.
+pub fn is_frozen(record: &Record) -> Result<bool> {
+    match open_cgroup(record)? {
+        Some(cgroup) => cgroup.is_frozen(),
+        None => Ok(false),
+    }
+}
+
+/// The container's cgroup, if it has got that far.
+///
+/// # Errors
+/// Those of opening it.
+pub fn open_cgroup(record: &Record) -> Result<Option<Cgroup>> {
+    record.cgroup.as_ref().map(Cgroup::open).transpose()
+}
+
+/// Kills what is left of the container and removes all that it holds, then
+/// runs its poststop hooks. Goes on after each failure.
+///
+/// # Errors
+/// All failures, but for those of the hooks, which are warnings (runtime.md,
+/// "Lifecycle", step 13).
+pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
+    let hooks = poststop_hooks(log, &container);
+    let mut failed: Option<Error> = None;
+    let mut note = |result: Result<()>| {
+        if let Err(error) = result {
+            failed = Some(match failed.take() {
+                None => error,
+                Some(first) => first.and(&error),
+            });
+        }
+    };
+    note(kill_init(record));
+    let cgroup = open_cgroup(record);
+    match cgroup {
+        Ok(Some(cgroup)) => note(remove_cgroup(cgroup)),
+        Ok(None) => {}
+        Err(error) => note(Err(error)),
+    }
+    note(container.remove());
+    run_poststop(log, &hooks, &record.hook_state());
+    match failed {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// Kills the container's first process, if it lives, and waits until it is
+/// gone: in its own pid namespace all others go with it.
+fn kill_init(record: &Record) -> Result<()> {
+    let Some(init) = record
+        .init
+        .as_ref()
+        .map(crate::state::Process::open)
+        .transpose()?
+        .flatten()
+    else {
+        return Ok(());
+    };
+    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+        Err(error) if error.errno() != Errno::ESRCH => return Err(error.into()),
+        _ => {}
+    }
+    // On cgroup v1 a frozen process does not even die.
+    if let Some(cgroup) = open_cgroup(record)?
+        && cgroup.is_frozen()?
+    {
+        cgroup.thaw()?;
+    }
+    if process::poll_readable(&[init.as_fd()], Some(PATIENCE))? == [true] {
+        return Ok(());
+    }
+    let pid = record.init.map_or(0, |init| init.pid);
+    Err(Error::new(
+        Kind::System,
+        format!("process {pid} did not end after SIGKILL"),
+    ))
+}
+
+/// Kills what is left in the cgroup and removes it.
+fn remove_cgroup(cgroup: Cgroup) -> Result<()> {
+    let killed = cgroup.kill();
+    cgroup.remove().and(killed)
+}
+
+/// The hooks of the container's config.json; none if that can't be read,
+/// since nothing shall keep a container from being deleted.
+fn poststop_hooks(log: &Log, container: &Locked) -> Vec<Hook> {
+    let read = container
+        .read(crate::state::CONFIG)
+        .and_then(|json| Spec::parse(&json))
+        .and_then(|spec| Hooks::plan(&spec.hooks));
+    match read {
+        Ok(hooks) => hooks.poststop,
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
+        Err(error) => {
+            log.warn(format!("poststop hooks are not run: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// Runs the poststop hooks; one that fails is a warning, and the others still
+/// run.
+pub fn run_poststop(log: &Log, hooks: &[Hook], state: &State) {
+    let json = state.json("stopped", 0);
+    for hook in hooks {
+        let hook = std::slice::from_ref(hook);
+        if let Err(error) = hooks::run_all("poststop", hook, &json, &[]) {
+            log.warn(error.to_string());
+        }
+    }
+}

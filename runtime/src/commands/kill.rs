@@ -1,0 +1,69 @@
+//! `rrun kill`: a signal for the container's first process, or for all.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::delete::open_cgroup;
+use crate::cli::{Global, Kill};
+use crate::error::{Error, Kind, Result};
+use crate::state::{Record, Root};
+use crate::sys::process;
+
+/// Sends the signal.
+///
+/// # Errors
+/// `container not running`, in these words, which containerd looks for.
+pub fn execute(global: &Global, kill: &Kill) -> Result<()> {
+    // Without the lock: a start that hangs in a hook must not keep a signal
+    // from what it waits for.
+    let record = Root::open(global.root.as_deref())?
+        .container(&kill.id)?
+        .record()?;
+    if kill.all {
+        signal_all(&record, kill.signal)
+    } else {
+        signal_init(&record, kill.signal)
+    }
+}
+
+fn not_running() -> Error {
+    Error::new(Kind::NotRunning, "container not running")
+}
+
+/// Every process of the cgroup; a container that has ended has none.
+fn signal_all(record: &Record, signal: i32) -> Result<()> {
+    match open_cgroup(record)? {
+        Some(cgroup) if signal == libc::SIGKILL => cgroup.kill(),
+        Some(cgroup) => cgroup.signal_all(signal),
+        None => Ok(()),
+    }
+}
+
+fn signal_init(record: &Record, signal: i32) -> Result<()> {
+    let init = record
+        .init
+        .as_ref()
+        .ok_or_else(not_running)?
+        .open()?
+        .ok_or_else(not_running)?;
+    match process::pidfd_send_signal(init.as_fd(), signal) {
+        Err(error) if error.errno() == Errno::ESRCH => return Err(not_running()),
+        sent => sent?,
+    }
+    if signal != libc::SIGKILL {
+        return Ok(());
+    }
+    let Some(cgroup) = open_cgroup(record)? else {
+        return Ok(());
+    };
+    // Without a pid namespace of its own, what it started would live on.
+    if record.shares_pid_namespace {
+        return cgroup.kill();
+    }
+    // On cgroup v1 a frozen process only dies once it is thawed.
+    if cgroup.is_frozen()? {
+        cgroup.thaw()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The making of a container, as `create` and `run` share it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cli::{CgroupManager, Global, New, Rootless};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
+use crate::log::Log;
+use crate::notify;
+use crate::parent::{self, Announce, Created, Options, gate};
+use crate::plan::cgroup::Manager;
+use crate::plan::{Plan, Request};
+use crate::spec::{NamespaceType, Spec};
+use crate::state::{CONFIG, ContainerId, Locked, Record, Root};
+use crate::sys::{self, descriptors, directory};
+
+/// The directory of a container's readiness socket, in its state directory.
+pub(super) const NOTIFY: &str = "notify";
+
+/// How the container's program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// By `rrun start`.
+    Later,
+    /// By this process, which then leaves.
+    Detached,
+    /// By this process, which stays.
+    Foreground,
+}
+
+/// A container that is made, with its state directory locked.
+#[derive(Debug)]
+pub(super) struct Launched {
+    /// Its state directory.
+    pub(super) container: Locked,
+    /// What that says.
+    pub(super) record: Record,
+    /// Its process and its cgroup.
+    pub(super) created: Created,
+    /// Every decision about it.
+    pub(super) plan: Plan,
+}
+
+/// Makes the container `id` from the bundle that `new` names. What a failure
+/// leaves is removed, the state directory too.
+///
+/// # Errors
+/// A config.json that can't be carried out, an id that is taken, and
+/// everything that can go wrong in the making.
+pub(super) fn launch(
+    global: &Global,
+    log: &Log,
+    new: &New,
+    id: &ContainerId,
+    bundle: &Path,
+    start: Start,
+) -> Result<Launched> {
+    let preserved = preserved_descriptors(new.preserve_fds)?;
+    let bundle = sys::call(bundle.canonicalize(), || format!("realpath({bundle:?})"))
+        .context(|| "find the bundle")?;
+    let json = read_config(&bundle)?;
+    let spec = Spec::parse(&json)?;
+    check_terminal(&spec, new, start)?;
+    let host = Host::read(rootless(global))?;
+    let notify = match notify::manager() {
+        Some(_) => Some(Root::open(global.root.as_deref())?.path_of(id).join(NOTIFY)),
+        None => None,
+    };
+    let plan = Plan::new(
+        &spec,
+        &Request {
+            id: id.as_str(),
+            bundle: &bundle,
+            no_pivot: new.no_pivot,
+            no_new_keyring: new.no_new_keyring,
+            manager: cgroup_manager(global)?,
+            listen_fds: preserved.listen,
+            notify: notify.as_deref(),
+        },
+        &host,
+    )?;
+    for warning in &plan.warnings {
+        log.warn(warning);
+    }
+    let console_socket = new
+        .console_socket
+        .as_deref()
+        .map(descriptors::connect_stream)
+        .transpose()
+        .context(|| "reach the console socket")?;
+    let options = Options {
+        console_socket,
+        preserved: preserved.total(),
+        announce: Announce {
+            pid_file: new.pid_file.clone(),
+            pidfd_socket: new.pidfd_socket.clone(),
+        },
+        rootless: host.rootless,
+    };
+    let container = Root::open(global.root.as_deref())?.create(id)?;
+    let mut record = record(id, &plan, &spec);
+    match make(&plan, &container, &mut record, &json, start, options) {
+        Ok(created) => Ok(Launched {
+            container,
+            record,
+            created,
+            plan,
+        }),
+        Err(error) => Err(abandon(log, container, &plan, &record, error)),
+    }
+}
+
+/// Who makes the cgroup.
+fn cgroup_manager(global: &Global) -> Result<Manager> {
+    match global.cgroup_manager() {
+        CgroupManager::Cgroupfs => Ok(Manager::Cgroupfs),
+        CgroupManager::Disabled => Ok(Manager::Disabled),
+        CgroupManager::Systemd => Err(Error::new(
+            Kind::Unsupported,
+            "cgroup manager systemd: not supported by this version of rrun",
+        )
+        .with_hint("use --cgroup-manager cgroupfs")),
+    }
+}
+
+/// The user's word on whether rrun lacks the rights of the host's root.
+#[must_use]
+pub(super) fn rootless(global: &Global) -> Option<bool> {
+    match global.rootless {
+        Rootless::Yes => Some(true),
+        Rootless::No => Some(false),
+        Rootless::Auto => None,
+    }
+}
+
+/// What is written down about the container before any of it is made.
+fn record(id: &ContainerId, plan: &Plan, spec: &Spec) -> Record {
+    let mut record = Record::new(id.clone(), plan.bundle.clone(), plan.rootfs.path.clone());
+    record.annotations.clone_from(&spec.annotations);
+    record.shares_pid_namespace = !plan.namespaces.creates(NamespaceType::Pid);
+    record.keyring = plan.keyring.is_some();
+    record
+}
+
+/// Fills the state directory and makes the container.
+fn make(
+    plan: &Plan,
+    container: &Locked,
+    record: &mut Record,
+    json: &[u8],
+    start: Start,
+    options: Options,
+) -> Result<Created> {
+    // The bundle is the user's, who may change it: what the container was made
+    // from stays with its state (runtime.md, "create").
+    container.write(CONFIG, json)?;
+    if notify::manager().is_some() {
+        // Any user of the container must reach the socket in it.
+        directory::make(container.dir(), NOTIFY, 0o755)?;
+    }
+    let gate = match start {
+        Start::Later => Some(gate::make(container)?),
+        Start::Detached | Start::Foreground => None,
+    };
+    parent::create(plan, container, record, gate, options)
+}
+
+/// Removes the state of a container that could not be made, and runs its
+/// poststop hooks (runtime.md, "Lifecycle").
+fn abandon(log: &Log, container: Locked, plan: &Plan, record: &Record, error: Error) -> Error {
+    let removed = container.remove();
+    super::delete::run_poststop(log, &plan.hooks.poststop, &record.hook_state());
+    match removed {
+        Ok(()) => error,
+        Err(failed) => error.and(&failed),
+    }
+}
+
+/// Reads the bundle's config.json.
+fn read_config(bundle: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join("config.json");
+    let read = fs::read(&path);
+    if matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        let text = format!("bundle {bundle:?} has no config.json: no such file or directory");
+        return Err(Error::new(Kind::InvalidConfig, text).with_hint("rrun spec writes one"));
+    }
+    Ok(sys::call(read, || format!("read({path:?})"))?)
+}
+
+/// A terminal needs somebody who holds its master: the console socket, or this
+/// process if it stays.
+///
+/// # Errors
+/// runc's words, which engines know.
+pub(super) fn check_console(terminal: bool, socket: bool, stays: bool) -> Result<()> {
+    if terminal && !socket && !stays {
+        let text = "cannot allocate tty if runc will detach without setting console socket";
+        return Err(Error::new(Kind::Usage, text));
+    }
+    if socket && (stays || !terminal) {
+        let text = "cannot use console socket if runc will not detach or allocate tty";
+        return Err(Error::new(Kind::Usage, text));
+    }
+    Ok(())
+}
+
+fn check_terminal(spec: &Spec, new: &New, start: Start) -> Result<()> {
+    let terminal = spec
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
+    check_console(
+        terminal,
+        new.console_socket.is_some(),
+        start == Start::Foreground,
+    )
+}
+
+/// The descriptors from 3 on that a program inherits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Preserved {
+    /// Sockets of systemd's, which come first (sd_listen_fds(3)).
+    pub(super) listen: u32,
+    /// Those of `--preserve-fds`.
+    pub(super) asked: u16,
+}
+
+impl Preserved {
+    /// All of them.
+    #[must_use]
+    pub(super) fn total(self) -> i32 {
+        i32::try_from(self.listen)
+            .unwrap_or(i32::MAX)
+            .saturating_add(i32::from(self.asked))
+    }
+}
+
+/// Checks that each descriptor to be preserved was handed to us. Our own are
+/// close-on-exec, so one of them is not mistaken for it.
+///
+/// # Errors
+/// The first that is not there.
+pub(super) fn preserved_descriptors(asked: u16) -> Result<Preserved> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+    let listen = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
+    let preserved = Preserved { listen, asked };
+    for fd in 3..3_i32.saturating_add(preserved.total()) {
+        if !descriptors::is_inherited(fd) {
+            let text = format!("preserve descriptor {fd}: it is not open");
+            return Err(Error::new(Kind::Usage, text));
+        }
+    }
+    Ok(preserved)
+}

@@ -1,0 +1,83 @@
+//! `rrun run`: create, start and, in the foreground, everything until the end.
+
+use std::os::fd::AsFd;
+
+use super::launch::{Launched, Start, launch};
+use crate::cli::{Global, Run};
+use crate::error::{Context, Error, Kind, Result};
+use crate::foreground::{self, Foreground};
+use crate::hooks;
+use crate::log::Log;
+use crate::state::{Container, Locked, Record};
+
+/// Runs the container and returns the exit code of its program, or 0 if it is
+/// left running.
+///
+/// # Errors
+/// Those of [`launch`], and whatever keeps the program from being executed.
+pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
+    let (id, bundle) = run.id_and_bundle()?;
+    let start = if run.detach {
+        Start::Detached
+    } else {
+        Start::Foreground
+    };
+    if !run.detach && !run.no_subreaper {
+        foreground::become_subreaper()?;
+    }
+    // Before there is a child, so that none of its signals is lost.
+    let foreground = if run.detach {
+        None
+    } else {
+        Some(Foreground::prepare()?)
+    };
+    let launched = launch(global, log, &run.new, &id, &bundle, start)?;
+    let Launched {
+        container,
+        record,
+        mut created,
+        plan,
+    } = launched;
+
+    let started = created
+        .init
+        .go_on()
+        .and_then(|()| created.init.until_executed())
+        .and_then(|()| {
+            let state = record
+                .hook_state()
+                .json("running", created.init.pid.as_raw());
+            hooks::run_all("poststart", &plan.hooks.poststart, &state, &[])
+        });
+    if let Err(error) = started {
+        created.init.kill();
+        return Err(destroy(log, container, &record, error));
+    }
+    let Some(foreground) = foreground else {
+        return Ok(0);
+    };
+    // Others may now do with the container what they like.
+    let container = container.unlock()?;
+    let terminal = created.init.terminal.take();
+    let code = foreground.supervise(created.init.pid, created.init.pidfd.as_fd(), terminal)?;
+    if !run.keep {
+        clean_up(log, container, &record).context(|| "delete")?;
+    }
+    Ok(code)
+}
+
+/// Deletes the container, unless somebody else has done so meanwhile.
+fn clean_up(log: &Log, container: Container, record: &Record) -> Result<()> {
+    match container.lock() {
+        Ok(container) => super::delete::destroy(log, container, record),
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn destroy(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
+    match super::delete::destroy(log, container, record) {
+        Ok(()) => error,
+        Err(failed) => error.and(&failed.within("clean up")),
+    }
+}

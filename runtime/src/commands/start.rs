@@ -1,0 +1,102 @@
+//! `rrun start`: opens the gate of a created container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::channel;
+use crate::cli::{self, Global};
+use crate::error::{Context, Error, Kind, Result};
+use crate::hooks;
+use crate::log::Log;
+use crate::parent::gate;
+use crate::plan::hooks::Hooks;
+use crate::spec::Spec;
+use crate::state::{CONFIG, Locked, Record, Root, Status};
+use crate::sys::{descriptors, process};
+
+/// Starts the program of the container.
+///
+/// # Errors
+/// A container that is not `created`, and whatever keeps its program from
+/// being executed, which ends the container.
+pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
+    let container = Root::open(global.root.as_deref())?.lock(&start.id)?;
+    let record = container.record()?;
+    open_gate(&container, &record)?;
+    let spec = Spec::parse(&container.read(CONFIG)?)?;
+    let hooks = Hooks::plan(&spec.hooks)?;
+    if !hooks.poststart.is_empty() {
+        let pid = record.init.map_or(0, |init| init.pid);
+        let state = record.hook_state().json("running", pid);
+        if let Err(error) = hooks::run_all("poststart", &hooks.poststart, &state, &[]) {
+            return Err(stop(log, container, &record, error));
+        }
+    }
+    Ok(())
+}
+
+/// A container whose poststart hook failed is stopped and deleted
+/// (runtime.md, "Lifecycle", step 9).
+fn stop(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
+    match super::delete::destroy(log, container, record) {
+        Ok(()) => error,
+        Err(failed) => error.and(&failed.within("clean up")),
+    }
+}
+
+/// Lets the waiting process go and hears what became of it.
+fn open_gate(container: &Locked, record: &Record) -> Result<()> {
+    match container.status(record, || super::delete::is_frozen(record))? {
+        Status::Created => {}
+        Status::Stopped => {
+            let text = "cannot start a container that has stopped";
+            return Err(Error::new(Kind::WrongState, text));
+        }
+        status => {
+            let text = format!("cannot start a container that is {status}, not created");
+            return Err(Error::new(Kind::WrongState, text));
+        }
+    }
+    let gone = || {
+        Error::new(
+            Kind::NotRunning,
+            "container not running: its process is gone",
+        )
+    };
+    let init = record
+        .init
+        .as_ref()
+        .ok_or_else(gone)?
+        .open()?
+        .ok_or_else(gone)?;
+    let (word, result) = match gate::approach(container) {
+        Err(error) if error.errno() == Some(Errno::ENXIO) => return Err(gone()),
+        opened => opened?,
+    };
+    descriptors::write_all(word.as_fd(), b"s").context(|| "open the gate")?;
+    gate::close(container)?;
+    match answer(result.as_fd(), &init)? {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// What the process says before its execve closes the pipe: nothing, if all
+/// is well.
+fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Option<Error>> {
+    let mut text = Vec::new();
+    loop {
+        let mut buffer = [0_u8; 4096];
+        match descriptors::read(result, &mut buffer) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&buffer[..length]),
+            // Nothing yet: until the pipe or the process ends.
+            Err(error) if error.errno() == Errno::EAGAIN => {
+                process::poll_readable(&[result, init.as_fd()], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((!text.is_empty()).then(|| channel::decode_error(&text)))
+}

@@ -1,0 +1,44 @@
+//! Facts about this host and this process, read once, as plain data.
+//!
+//! The plan is made from them and from config.json alone, so that a plan for
+//! another host can be made in a test, and `rrun plan` needs no root.
+
+use crate::cgroup::hierarchy::Hierarchies;
+use crate::error::{Context, Result};
+use crate::seccomp;
+use crate::sys::credentials;
+
+/// What the plan needs to know about the host.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// The effective user id.
+    pub euid: u32,
+    /// The effective group id.
+    pub egid: u32,
+    /// This process's permitted capabilities.
+    pub permitted: u64,
+    /// Whether this process may not do what root of the host may.
+    pub rootless: bool,
+    /// The cgroup hierarchies.
+    pub hierarchies: Hierarchies,
+    /// What the kernel's seccomp can do.
+    pub seccomp: seccomp::Support,
+}
+
+impl Host {
+    /// Reads the facts. `rootless` is the user's word on it, if given.
+    ///
+    /// # Errors
+    /// Those of reading `/proc`.
+    pub fn read(rootless: Option<bool>) -> Result<Self> {
+        let euid = nix::unistd::geteuid().as_raw();
+        Ok(Self {
+            euid,
+            egid: nix::unistd::getegid().as_raw(),
+            permitted: credentials::capabilities()?.permitted,
+            rootless: rootless.unwrap_or(euid != 0),
+            hierarchies: Hierarchies::read().context(|| "read the cgroup hierarchies")?,
+            seccomp: seccomp::Support::default(),
+        })
+    }
+}

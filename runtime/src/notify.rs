@@ -1,0 +1,147 @@
+//! Readiness, passed on from the container to systemd (sd_notify(3)).
+//!
+//! A service manager that started us with `NOTIFY_SOCKET` waits for a
+//! `READY=1` of its service, which is the program in the container. That gets
+//! a socket of its own, in a directory of the state that is mounted at
+//! `/run/notify`; what it says there is told to the manager, with the pid to
+//! watch, by whoever runs the program: `run`, or `start`.
+//!
+//! Only readiness passes. A container is a stranger to the host's manager, to
+//! which other messages could name processes or hand descriptors.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Result};
+use crate::sys::{self, descriptors, process};
+
+/// The socket's file in its directory; the container sees it as
+/// `/run/notify/notify.sock`.
+const SOCKET: &str = "notify.sock";
+
+/// How long the manager may take to read what it was told, in milliseconds:
+/// what sd_notify_barrier's callers commonly give it, and runc.
+const BARRIER_MS: u16 = 30_000;
+
+/// The longest message of sd_notify(3) that is read.
+const LONGEST: usize = 4096;
+
+/// The manager's socket, if we were started with one.
+#[must_use]
+pub fn manager() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())
+}
+
+/// Passes readiness on.
+#[derive(Debug)]
+pub struct Relay {
+    socket: UnixDatagram,
+    manager: OsString,
+}
+
+impl Relay {
+    /// Listens in `directory`, for a container that may run as any user.
+    ///
+    /// # Errors
+    /// Those of bind(2).
+    pub fn bind(directory: BorrowedFd<'_>, manager: OsString) -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        // By descriptor: a socket's path is at most 107 bytes long.
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()));
+        let make = || -> io::Result<UnixDatagram> {
+            let socket = UnixDatagram::bind(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = sys::call(make(), || format!("bind({path:?})"))
+            .context(|| "listen for the container's readiness")?;
+        Ok(Self { socket, manager })
+    }
+
+    /// Waits until the container is ready, or its process ends, and tells the
+    /// manager that `pid` is the one to watch.
+    ///
+    /// # Errors
+    /// A manager that can't be reached.
+    pub fn wait(&self, init: BorrowedFd<'_>, pid: i32) -> Result<()> {
+        loop {
+            let ready = process::poll_readable(&[self.socket.as_fd(), init], None)?;
+            if self.pass(pid)? || ready[1] {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes on what has come; whether it was readiness.
+    ///
+    /// # Errors
+    /// A manager that can't be reached.
+    pub fn pass(&self, pid: i32) -> Result<bool> {
+        let mut buffer = [0_u8; LONGEST];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            if let Some(line) = readiness(&buffer[..length]) {
+                self.tell(line, pid)
+                    .context(|| format!("tell {:?} that the container is ready", self.manager))?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn tell(&self, line: &[u8], pid: i32) -> Result<()> {
+        let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
+        descriptors::send(manager.as_fd(), &[line, b"\n"].concat(), None)?;
+        descriptors::send(manager.as_fd(), format!("MAINPID={pid}\n").as_bytes(), None)?;
+        barrier(manager.as_fd())
+    }
+}
+
+impl AsFd for Relay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Waits until the manager has read all that was sent: it then closes the
+/// descriptor that comes with `BARRIER=1` (sd_notify_barrier(3)).
+fn barrier(manager: BorrowedFd<'_>) -> Result<()> {
+    let (ours, theirs) = descriptors::pipe()?;
+    descriptors::send(manager, b"BARRIER=1", Some(theirs.as_fd()))?;
+    drop::<OwnedFd>(theirs);
+    // A manager that knows no barriers closes it just the same, or never.
+    process::poll_readable(&[ours.as_fd()], Some(BARRIER_MS))?;
+    Ok(())
+}
+
+/// The line of a message that tells of readiness.
+fn readiness(message: &[u8]) -> Option<&[u8]> {
+    message
+        .split(|byte| *byte == b'\n')
+        .find(|line| line.starts_with(b"READY="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_readiness_passes() {
+        for (message, line) in [
+            ("READY=1", Some("READY=1")),
+            ("STATUS=half\nREADY=1\nMAINPID=1", Some("READY=1")),
+            ("MAINPID=1", None),
+            ("NOTREADY=1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                readiness(message.as_bytes()),
+                line.map(str::as_bytes),
+                "{message:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Making a new process known: its pid in a file, its pidfd over a socket.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use crate::error::{Context, Result};
+use crate::sys::{self, descriptors};
+
+/// Where a new process is made known.
+#[derive(Debug, Clone, Default)]
+pub struct Announce {
+    /// `--pid-file`: gets the pid in decimal.
+    pub pid_file: Option<PathBuf>,
+    /// `--pidfd-socket`: gets a pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+}
+
+impl Announce {
+    /// Makes the process known.
+    ///
+    /// # Errors
+    /// A file that can't be written, a socket that nobody listens on.
+    pub fn publish(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
+        if let Some(path) = &self.pid_file {
+            write_pid(path, pid).context(|| format!("write pid file {path:?}"))?;
+        }
+        if let Some(path) = &self.pidfd_socket {
+            let socket = descriptors::connect_stream(path)?;
+            descriptors::send(socket.as_fd(), b"pidfd", Some(pidfd))
+                .context(|| format!("send pidfd to {path:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Written beside its place and renamed, so that a reader sees all or nothing.
+fn write_pid(path: &Path, pid: Pid) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = path.with_file_name(format!(".{name}"));
+    sys::call(std::fs::write(&draft, pid.to_string()), || {
+        format!("write({draft:?})")
+    })?;
+    let renamed = std::fs::rename(&draft, path);
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(&draft);
+    }
+    Ok(sys::call(renamed, || {
+        format!("rename({draft:?}, {path:?})")
+    })?)
+}

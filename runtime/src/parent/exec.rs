@@ -1,0 +1,112 @@
+//! One more process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+
+use super::newborn::{Birth, Newborn, give_birth};
+use super::{Options, limit, seccomp_agent, set_oom_score};
+use crate::cgroup::Cgroup;
+use crate::channel::{self, FromChild};
+use crate::child::progress::Progress;
+use crate::child::{Child, Entry, Joined, Life};
+use crate::error::Result;
+use crate::hooks::State;
+use crate::plan::exec::Exec;
+
+/// The container to enter.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// A pidfd of its init.
+    pub init: OwnedFd,
+    /// Its cgroup, or the one below it that was asked for.
+    pub cgroup: &'a Cgroup,
+    /// Its state, for a seccomp agent.
+    pub state: State,
+}
+
+/// Makes the process of `plan` in the container of `target`, ready for
+/// [`Newborn::go_on`].
+///
+/// # Errors
+/// Everything that can go wrong on the host or in the child, which is killed.
+pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn> {
+    let Target {
+        init,
+        cgroup,
+        state,
+    } = target;
+    let (ours, theirs) = channel::pair()?;
+    // Somebody without root's rights has none in the pid namespace before he
+    // is in the user namespace.
+    let second_fork = options.rootless && plan.namespaces.contains(CloneFlags::CLONE_NEWPID);
+    let born_inside = plan.namespaces.contains(CloneFlags::CLONE_NEWPID) && !second_fork;
+    let namespaces = if born_inside {
+        plan.namespaces - CloneFlags::CLONE_NEWPID
+    } else {
+        plan.namespaces
+    };
+    let (rootless, announce) = (options.rootless, options.announce);
+    let pid_namespace = if born_inside {
+        Some(init.try_clone())
+    } else {
+        None
+    };
+    let pid_namespace = pid_namespace.transpose().map_err(|error| {
+        crate::sys::Error::new("dup(pidfd)", crate::sys::ToErrno::errno(&error))
+    })?;
+    let child = Child {
+        life: Life {
+            channel: theirs,
+            progress: Progress::new()?,
+            process: &plan.process,
+            filter: plan.filter.as_ref(),
+            personality: plan.personality,
+            keyring: plan.keyring.as_ref(),
+            console_socket: options.console_socket,
+            preserved: options.preserved,
+            unprivileged: false,
+        },
+        entry: Entry::Running(Joined {
+            init,
+            namespaces,
+            second_fork,
+        }),
+    };
+    let birth = Birth {
+        flags: CloneFlags::empty(),
+        cgroup: cgroup.dirfd(),
+        pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
+    };
+    let mut newborn = give_birth(&birth, child, ours)?;
+    let settled = settle(plan, &mut newborn, cgroup, &state, rootless)
+        .and_then(|()| announce.publish(newborn.pid, newborn.pidfd.as_fd()));
+    match settled {
+        Ok(()) => Ok(newborn),
+        Err(error) => {
+            newborn.kill();
+            Err(error)
+        }
+    }
+}
+
+fn settle(
+    plan: &Exec,
+    newborn: &mut Newborn,
+    cgroup: &Cgroup,
+    state: &State,
+    rootless: bool,
+) -> Result<()> {
+    if !newborn.in_cgroup {
+        cgroup.attach(newborn.pid)?;
+    }
+    set_oom_score(newborn.pid, &plan.process, rootless)?;
+    newborn.go()?;
+    newborn.until_ready(|newborn, message| match message {
+        FromChild::Listener(number) => {
+            seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, state, "running")
+        }
+        _ => Ok(()),
+    })?;
+    limit(newborn.pid, &plan.process)
+}

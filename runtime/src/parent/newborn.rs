@@ -1,0 +1,218 @@
+//! A process between its clone3 and its execve, as the parent sees it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use crate::channel::{FromChild, FromParent, ParentEnd};
+use crate::child::progress::Progress;
+use crate::child::{self, Child};
+use crate::error::{Context, Error, Kind, Result};
+use crate::sys::process::{self, Clone, Forked};
+use crate::sys::{self, namespace};
+
+/// What a birth needs besides the child's own things.
+#[derive(Debug)]
+pub(super) struct Birth<'fd> {
+    /// The namespaces that clone3 makes.
+    pub flags: CloneFlags,
+    /// A cgroup v2 directory to be born in.
+    pub cgroup: Option<BorrowedFd<'fd>>,
+    /// A pid namespace (or a process in one) to be born in.
+    pub pid_namespace: Option<BorrowedFd<'fd>>,
+}
+
+/// A process that is being set up.
+#[derive(Debug)]
+pub struct Newborn {
+    /// Its pid, as we see it.
+    pub pid: Pid,
+    /// A descriptor for it.
+    pub pidfd: OwnedFd,
+    /// Whether it was born in its cgroup.
+    pub in_cgroup: bool,
+    /// The master of its terminal, once it was sent.
+    pub terminal: Option<OwnedFd>,
+    channel: ParentEnd,
+    progress: Progress,
+}
+
+/// Clones this process; the clone lives the life of `child` and never returns.
+///
+/// # Errors
+/// Those of clone3, and a process that has more than one thread.
+pub(super) fn give_birth(
+    birth: &Birth<'_>,
+    child: Child<'_>,
+    channel: ParentEnd,
+) -> Result<Newborn> {
+    if !process::is_single_threaded()? {
+        let text = "the runtime has more than one thread, so it can't make a container";
+        return Err(Error::new(Kind::System, text));
+    }
+    let progress = child.life.progress;
+    let flags = u64::from(birth.flags.bits().cast_unsigned());
+    let home = birth.pid_namespace.map(enter_pid_namespace).transpose()?;
+    let forked = clone(flags, birth.cgroup);
+    if let (Ok((Forked::Child, _)), _) = (&forked, &home) {
+        child::main(child);
+    }
+    // Before any hook: what this process makes next belongs to the host.
+    home.map(|home| namespace::setns(home.as_fd(), CloneFlags::CLONE_NEWPID))
+        .transpose()?;
+    let (forked, in_cgroup) = forked.context(|| "make the container's process")?;
+    match forked {
+        Forked::Parent(pid, pidfd) => Ok(Newborn {
+            pid,
+            pidfd,
+            in_cgroup,
+            terminal: None,
+            channel,
+            progress,
+        }),
+        Forked::Child => child::main(child),
+    }
+}
+
+/// Clones into the cgroup where the kernel can (Linux 5.7, cgroup v2), else
+/// without; the answer says which.
+fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> sys::Result<(Forked, bool)> {
+    if cgroup.is_some() {
+        match process::fork(&Clone { flags, cgroup }) {
+            // Unknown to the kernel, refused by a filter around us, or a
+            // cgroup that takes no processes at this moment: the write to
+            // cgroup.procs that follows tells more.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Errno::ENOSYS
+                        | Errno::EINVAL
+                        | Errno::E2BIG
+                        | Errno::EPERM
+                        | Errno::EBUSY
+                        | Errno::EOPNOTSUPP
+                        | Errno::EACCES
+                ) => {}
+            forked => return Ok((forked?, true)),
+        }
+    }
+    Ok((
+        process::fork(&Clone {
+            flags,
+            cgroup: None,
+        })?,
+        false,
+    ))
+}
+
+/// Lets our next children be born in the pid namespace of `fd`; returns the
+/// way back.
+fn enter_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
+    let path = "/proc/self/ns/pid";
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let home = sys::call(open(path, flags, nix::sys::stat::Mode::empty()), || {
+        format!("open({path:?})")
+    })?;
+    namespace::setns(fd, CloneFlags::CLONE_NEWPID).context(|| "join pid namespace")?;
+    Ok(home)
+}
+
+impl Newborn {
+    /// Talks with the child until it is ready. `answer` does what is asked for
+    /// besides the terminal; the child waits for the `Continue` that follows.
+    ///
+    /// # Errors
+    /// The child's own failure, or how it died.
+    pub fn until_ready(
+        &mut self,
+        mut answer: impl FnMut(&mut Self, FromChild) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            match self.channel.receive()? {
+                FromChild::Ready => return Ok(()),
+                FromChild::Failed(error) => return Err(error),
+                FromChild::Closed => return Err(self.died()),
+                FromChild::Terminal(master) => self.terminal = Some(master),
+                FromChild::Born(pid) => {
+                    self.become_grandparent(Pid::from_raw(pid))?;
+                    answer(self, FromChild::Born(pid))?;
+                    self.channel.send(FromParent::Go)?;
+                }
+                message @ (FromChild::HooksWanted | FromChild::Listener(_)) => {
+                    answer(self, message)?;
+                    self.channel.send(FromParent::Continue)?;
+                }
+            }
+        }
+    }
+
+    /// The stage process has made the real one, which is our child too, and
+    /// ends.
+    fn become_grandparent(&mut self, pid: Pid) -> Result<()> {
+        let pidfd = process::pidfd_open(pid)?;
+        let stage = std::mem::replace(&mut self.pidfd, pidfd);
+        self.pid = pid;
+        process::wait(stage.as_fd())?;
+        Ok(())
+    }
+
+    /// Membership in the cgroup and id maps are settled.
+    ///
+    /// # Errors
+    /// `EPIPE` if the child is gone; what it last said tells why.
+    pub fn go(&mut self) -> Result<()> {
+        self.tell(FromParent::Go)
+    }
+
+    /// Lets a child that is ready go on: to its gate, or to its program.
+    ///
+    /// # Errors
+    /// As for [`go`](Self::go).
+    pub fn go_on(&mut self) -> Result<()> {
+        self.tell(FromParent::Continue)
+    }
+
+    fn tell(&mut self, message: FromParent) -> Result<()> {
+        match self.channel.send(message) {
+            Err(error) if error.errno() == Some(Errno::EPIPE) => match self.channel.receive() {
+                Ok(FromChild::Failed(error)) => Err(error),
+                _ => Err(self.died()),
+            },
+            sent => sent,
+        }
+    }
+
+    /// Waits until the child executes its program, which closes the channel.
+    ///
+    /// # Errors
+    /// The child's failure to do so.
+    pub fn until_executed(&self) -> Result<()> {
+        match self.channel.receive()? {
+            FromChild::Failed(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What became of a child that says nothing any more.
+    fn died(&self) -> Error {
+        let how = match process::wait(self.pidfd.as_fd()) {
+            Ok(ended) => ended.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let step = self.progress.name();
+        Error::new(
+            Kind::System,
+            format!("the container's process died in step {step:?}: {how}"),
+        )
+    }
+
+    /// Kills the child and reaps it.
+    pub fn kill(self) {
+        // One that has ended already is what is wanted.
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(self.pidfd.as_fd());
+    }
+}

@@ -1,0 +1,250 @@
+//! The plan of a container: all decisions together.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use super::cgroup::{CgroupPlan, Manager};
+use super::hooks::Hooks;
+use super::mounts::{MountContext, Rootfs};
+use super::namespaces::Namespaces;
+use super::process::{Document, Process};
+use crate::error::{Error, Kind, Result};
+use crate::host::Host;
+use crate::seccomp::{self, Arch, Filter};
+use crate::spec::{self, NamespaceType, Spec};
+
+/// What the command line adds to config.json.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The container's id, checked.
+    pub id: &'a str,
+    /// The bundle, absolute.
+    pub bundle: &'a Path,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// `--no-new-keyring`.
+    pub no_new_keyring: bool,
+    /// `--cgroup-manager`, `--systemd-cgroup`.
+    pub manager: Manager,
+    /// How many sockets systemd passed to us for the container (`LISTEN_FDS`).
+    pub listen_fds: u32,
+    /// The directory with the socket that readiness is told to
+    /// (`NOTIFY_SOCKET`), on the host.
+    pub notify: Option<&'a Path>,
+}
+
+/// Every decision about a container.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// Namespaces to make and to join, with their id maps.
+    pub namespaces: Namespaces,
+    /// The cgroup and its limits.
+    pub cgroup: CgroupPlan,
+    /// The root filesystem and all that is in it.
+    pub rootfs: Rootfs,
+    /// The hostname to set.
+    pub hostname: Option<String>,
+    /// The NIS domain name to set.
+    pub domainname: Option<String>,
+    /// The process.
+    pub process: Process,
+    /// The execution domain.
+    pub personality: Option<u32>,
+    /// The syscall filter.
+    pub filter: Option<Filter>,
+    /// The name of the session keyring.
+    pub keyring: Option<CString>,
+    /// Programs to run at moments of the container's life.
+    pub hooks: Hooks,
+    /// What was accepted but deserves a word.
+    pub warnings: Vec<String>,
+}
+
+/// Where the container finds the socket for its readiness (runc's contract).
+const NOTIFY_DIRECTORY: &str = "/run/notify";
+
+impl Plan {
+    /// Decides everything about the container that `spec` describes.
+    ///
+    /// # Errors
+    /// A value that is invalid, with its JSON path; something asked for that
+    /// this version or this host can't do.
+    pub fn new(spec: &Spec, request: &Request<'_>, host: &Host) -> Result<Self> {
+        let linux = spec.linux.clone().unwrap_or_default();
+        let written = spec
+            .process
+            .as_ref()
+            .ok_or_else(|| Error::config("process", "is missing"))?;
+        refuse_unsupported(&linux)?;
+        let mut warnings = Vec::new();
+        let namespaces = Namespaces::plan(&linux)?;
+        let grantable = grantable(&namespaces, host);
+        let mut process = Process::plan(written, Document::Config, grantable, &mut warnings)?;
+        process.add_sockets(request.listen_fds, request.notify.is_some());
+        let cgroup = super::cgroup::cgroup(
+            spec,
+            request.id,
+            &host.hierarchies,
+            host.rootless,
+            request.manager,
+        )?;
+        let rootfs = rootfs(spec, request, &namespaces, &cgroup, host)?;
+        let filter = filter(&linux, host, &mut warnings)?;
+        warnings.extend(cgroup.warnings.iter().cloned());
+        warnings.extend(rootfs.warnings.iter().cloned());
+        Ok(Self {
+            id: request.id.to_owned(),
+            bundle: request.bundle.to_owned(),
+            hostname: uts_name("hostname", spec.hostname.as_deref(), &namespaces)?,
+            domainname: uts_name("domainname", spec.domainname.as_deref(), &namespaces)?,
+            personality: personality(linux.personality.as_ref())?,
+            hooks: Hooks::plan(&spec.hooks)?,
+            keyring: keyring(request),
+            namespaces,
+            cgroup,
+            rootfs,
+            process,
+            filter,
+            warnings,
+        })
+    }
+}
+
+/// What a container can be granted: everything in a user namespace of its
+/// own, else what we have.
+#[must_use]
+pub fn grantable(namespaces: &Namespaces, host: &Host) -> u64 {
+    if namespaces.contains(NamespaceType::User) {
+        u64::MAX
+    } else {
+        host.permitted
+    }
+}
+
+/// What the spec has and this version does not do is refused, so that nobody
+/// runs without a limit or a guard that he asked for.
+fn refuse_unsupported(linux: &spec::Linux) -> Result<()> {
+    let asked = [
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        (
+            "linux.mountLabel",
+            linux
+                .mount_label
+                .as_ref()
+                .is_some_and(|label| !label.is_empty()),
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(
+            Error::config(field, "not supported by this version of rrun")
+                .with_kind(Kind::Unsupported),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn rootfs(
+    spec: &Spec,
+    request: &Request<'_>,
+    namespaces: &Namespaces,
+    cgroup: &CgroupPlan,
+    host: &Host,
+) -> Result<Rootfs> {
+    let context = MountContext {
+        namespaces,
+        no_pivot: request.no_pivot,
+        rootless: host.rootless,
+        cgroups: &cgroup.view(&host.hierarchies),
+    };
+    let Some(notify) = request.notify else {
+        return super::mounts::rootfs(spec, request.bundle, &context);
+    };
+    let mut spec = spec.clone();
+    spec.mounts.push(spec::Mount {
+        destination: NOTIFY_DIRECTORY.to_owned(),
+        kind: Some("bind".to_owned()),
+        source: Some(notify.to_string_lossy().into_owned()),
+        options: ["bind", "nosuid", "noexec", "nodev", "ro"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..spec::Mount::default()
+    });
+    super::mounts::rootfs(&spec, request.bundle, &context)
+}
+
+/// The filter, or none where no profile was written.
+///
+/// # Errors
+/// Those of [`seccomp::compile`].
+pub fn filter(
+    linux: &spec::Linux,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Filter>> {
+    let Some(profile) = &linux.seccomp else {
+        return Ok(None);
+    };
+    let filter = seccomp::compile(profile, Arch::native(), &host.seccomp)?;
+    warnings.extend(filter.warnings.iter().cloned());
+    Ok(Some(filter))
+}
+
+/// A name of the uts namespace, which must be the container's own, or it
+/// would rename the host.
+fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    if !namespaces.contains(NamespaceType::Uts) {
+        return Err(Error::config(
+            field,
+            "needs a uts namespace in linux.namespaces",
+        ));
+    }
+    // __NEW_UTS_LEN of linux/utsname.h.
+    if name.len() > 64 {
+        return Err(Error::config(
+            field,
+            format!("{} bytes are more than 64", name.len()),
+        ));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+/// The number of the execution domain.
+///
+/// # Errors
+/// A domain or a flag that is unknown.
+pub fn personality(written: Option<&spec::Personality>) -> Result<Option<u32>> {
+    /// `PER_LINUX` and `PER_LINUX32` of personality(2).
+    const DOMAINS: [(&str, u32); 2] = [("LINUX", 0), ("LINUX32", 8)];
+    let Some(written) = written else {
+        return Ok(None);
+    };
+    if let Some(flag) = written.flags.first() {
+        let cause = format!("{flag:?} is unknown: no flags are defined");
+        return Err(Error::config("linux.personality.flags[0]", cause));
+    }
+    match DOMAINS.iter().find(|(name, _)| *name == written.domain) {
+        Some((_, domain)) => Ok(Some(*domain)),
+        None => Err(Error::config(
+            "linux.personality.domain",
+            format!("{:?} is neither LINUX nor LINUX32", written.domain),
+        )),
+    }
+}
+
+/// The keyring's name, which `exec` uses again.
+fn keyring(request: &Request<'_>) -> Option<CString> {
+    if request.no_new_keyring {
+        return None;
+    }
+    // An id has no NUL: its characters are checked.
+    CString::new(format!("_ses.{}", request.id)).ok()
+}

@@ -1,0 +1,134 @@
+//! Our own binary, sealed against the container (CVE-2019-5736).
+//!
+//! A process that enters a container is still this program until its execve,
+//! and even then the container decides what `/proc/self/exe` is executed as:
+//! an entrypoint or `#!` line that names it runs this binary inside, where
+//! `/proc/PID/exe` is a way to the host's file. So whatever enters a container
+//! must not have been started from the file on the host.
+//!
+//! `rrun` therefore executes itself once more from a place that nobody can
+//! write to: a read-only clone of its file's mount that is attached nowhere.
+//! When the descriptor closes at execve, the clone leaves its namespace, and
+//! from then on no mount call accepts it. Where that can't be made (an
+//! unprivileged user, Linux before 5.12) a memfd with all seals serves: a copy
+//! that costs half a millisecond more.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::error::{Context, Result};
+use crate::sys::mount::{self, Change};
+use crate::sys::{self, process};
+
+/// The commands whose processes enter a container.
+const ENTERING: [&str; 3] = ["create", "run", "exec"];
+
+/// All that can be sealed of a memfd.
+fn all_seals() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// Returns if this process may enter a container, or will not; else executes
+/// this program again from a sealed place.
+///
+/// It looks at the raw arguments, before anything has parsed them: a word too
+/// many that reads like a command costs one execve and nothing else.
+///
+/// # Errors
+/// No way to seal worked.
+pub fn ensure() -> Result<()> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let enters = args
+        .iter()
+        .skip(1)
+        .any(|arg| ENTERING.iter().any(|command| arg == command));
+    if !enters {
+        return Ok(());
+    }
+    let path = "/proc/self/exe";
+    let binary = sys::call(
+        open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()),
+        || format!("open({path:?})"),
+    )
+    .context(|| "protect the runtime's binary")?;
+    if is_sealed(binary.as_fd()) {
+        return Ok(());
+    }
+    let sealed = detached_clone(binary.as_fd())
+        .or_else(|_| sealed_copy(binary.as_fd()))
+        .context(|| "protect the runtime's binary")?;
+    let strings = |strings: Vec<OsString>| -> Vec<CString> {
+        // What came through execve has no NUL.
+        strings
+            .into_iter()
+            .filter_map(|text| CString::new(text.into_vec()).ok())
+            .collect()
+    };
+    let env = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    let env = strings(env.collect());
+    match process::fexecve(sealed.as_fd(), &strings(args), &env) {
+        Err(error) => Err(error).context(|| "protect the runtime's binary"),
+        Ok(never) => match never {},
+    }
+}
+
+/// Whether `binary`, which this process runs, can be written by nobody: a
+/// memfd with all seals, or a file on a read-only mount that is attached
+/// nowhere.
+///
+/// A read-only mount alone proves nothing, it may be writable elsewhere or
+/// made so. A file that is the root of a mount without a mount point has the
+/// path "/", which no file in a mount namespace can have.
+fn is_sealed(binary: BorrowedFd<'_>) -> bool {
+    if let Ok(seals) = fcntl(binary, FcntlArg::F_GET_SEALS) {
+        return SealFlag::from_bits_truncate(seals).contains(all_seals());
+    }
+    let read_only =
+        fstatvfs(binary).is_ok_and(|filesystem| filesystem.flags().contains(FsFlags::ST_RDONLY));
+    let detached = std::fs::read_link("/proc/self/exe").is_ok_and(|path| path.as_os_str() == "/");
+    read_only && detached
+}
+
+/// The binary on a read-only mount of its own, attached nowhere.
+fn detached_clone(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let clone = mount::clone_tree(binary, Path::new(""), false)?;
+    let read_only = Change {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Change::default()
+    };
+    mount::set_attributes(clone.as_fd(), &read_only)?;
+    Ok(clone)
+}
+
+/// The binary as a sealed memfd.
+fn sealed_copy(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // MFD_EXEC (Linux 6.3) asks for what older kernels do anyway.
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let executable = flags | MFdFlags::from_bits_retain(libc::MFD_EXEC);
+    let copy = sys::call(
+        memfd_create(c"rrun", executable).or_else(|_| memfd_create(c"rrun", flags)),
+        || "memfd_create(\"rrun\", MFD_ALLOW_SEALING)".to_owned(),
+    )?;
+    let mut from = std::fs::File::from(sys::call(binary.try_clone_to_owned(), || {
+        "dup(/proc/self/exe)".to_owned()
+    })?);
+    let mut to = std::fs::File::from(copy);
+    sys::call(std::io::copy(&mut from, &mut to), || {
+        "copy /proc/self/exe to a memfd".to_owned()
+    })?;
+    sys::call(fcntl(&to, FcntlArg::F_ADD_SEALS(all_seals())), || {
+        "fcntl(F_ADD_SEALS)".to_owned()
+    })?;
+    Ok(to.into())
+}
