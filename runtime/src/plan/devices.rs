@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::mounts::{RootfsOp, Symlink, clean};
+use super::mounts::{RootfsOp, Symlink};
+use super::written_mount::clean;
 use crate::error::{Error, Result};
 use crate::spec;
 

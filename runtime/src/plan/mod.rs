@@ -17,5 +17,6 @@ pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod sysctl;
+mod written_mount;
 
 pub use container::{Plan, Request};

@@ -14,7 +14,7 @@
 //! because the image decides about links.
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ use super::devices::{self, Device};
 use super::mount_options::{Attributes, Options, Propagation, PropagationType};
 use super::namespaces::Namespaces;
 use super::sysctl;
+use super::written_mount::{Written, clean};
 use crate::error::{Error, Result};
 use crate::spec::{self, IdMapping, NamespaceType, Spec};
 
@@ -195,7 +196,7 @@ pub struct MountContext<'a> {
 }
 
 impl MountContext<'_> {
-    fn user_namespace(&self) -> bool {
+    pub(super) fn user_namespace(&self) -> bool {
         self.namespaces.contains(NamespaceType::User)
     }
 }
@@ -233,13 +234,20 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
         planned.refuse_mounts(spec, linux)?;
         return Ok(planned);
     }
-    // mount_setattr isn't asked twice: a private root was made so before.
+    // A private root came to be before anything was mounted.
     if let Some(asked) = asked.filter(|asked| asked.kind != PropagationType::Private) {
         planned.finish.push(FinishOp::Propagation(asked));
     }
     let mut own_dev = true;
     for (index, written) in spec.mounts.iter().enumerate() {
-        let mount = planned.mount(index, written, bundle, linux, context)?;
+        let written = Written {
+            index,
+            mount: written,
+            bundle,
+            linux,
+            context,
+        };
+        let mount = written.plan(&mut planned.warnings)?;
         if mount.destination == Path::new("/dev") && matches!(mount.what, What::Bind { .. }) {
             own_dev = false;
         }
@@ -256,73 +264,6 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
 }
 
 impl Rootfs {
-    /// Reads one of `mounts`.
-    fn mount(
-        &mut self,
-        index: usize,
-        written: &spec::Mount,
-        bundle: &Path,
-        linux: &spec::Linux,
-        context: &MountContext<'_>,
-    ) -> Result<Mount> {
-        let field = |name: &str| format!("mounts[{index}].{name}");
-        if written.destination.is_empty() {
-            return Err(Error::config(field("destination"), "is empty"));
-        }
-        let written_destination = Path::new(&written.destination);
-        if !written_destination.is_absolute() {
-            self.warnings.push(format!(
-                "config.json: mounts[{index}].destination: {written_destination:?} is not absolute, \
-                 taken from the root"
-            ));
-        }
-        let destination = clean(&Path::new("/").join(written_destination));
-        if destination == Path::new("/") {
-            return Err(Error::config(
-                field("destination"),
-                "mounting into / is prohibited",
-            ));
-        }
-        let mut options = Options::parse(&written.options);
-        let fstype = written.kind.as_deref().unwrap_or_default();
-        let bind = options.bind.is_some() || fstype == "bind";
-        let what = if bind {
-            bind_source(index, written, &options, bundle, linux, context)?
-        } else if fstype.is_empty() || fstype == "none" {
-            return Err(Error::config(field("type"), "is missing"));
-        } else {
-            if options.idmap.is_some() || !written.uid_mappings.is_empty() {
-                return Err(Error::config(
-                    field("uidMappings"),
-                    "only bind mounts can be idmapped",
-                ));
-            }
-            What::Filesystem {
-                fstype: fstype.to_owned(),
-                source: written
-                    .source
-                    .clone()
-                    .filter(|source| !source.is_empty())
-                    .unwrap_or_else(|| fstype.to_owned()),
-            }
-        };
-        check_procfs(&destination, &what)
-            .map_err(|cause| Error::config(field("destination"), cause))?;
-        if options.copy_up && fstype != "tmpfs" {
-            return Err(Error::config(
-                field("options"),
-                "tmpcopyup is only for tmpfs",
-            ));
-        }
-        label(&mut options, &what, linux.mount_label.as_deref());
-        Ok(Mount {
-            destination,
-            what,
-            options,
-            index,
-        })
-    }
-
     /// Adds the operations that a mount comes to.
     fn add(&mut self, mut mount: Mount, context: &MountContext<'_>) {
         match &mount.what {
@@ -430,148 +371,6 @@ fn entry(context: &MountContext<'_>, propagation: Option<Propagation>) -> Result
         ));
     }
     Ok(Entry::Move)
-}
-
-/// What a bind mount binds.
-fn bind_source(
-    index: usize,
-    written: &spec::Mount,
-    options: &Options,
-    bundle: &Path,
-    linux: &spec::Linux,
-    context: &MountContext<'_>,
-) -> Result<What> {
-    let field = |name: &str| format!("mounts[{index}].{name}");
-    let source = written.source.as_deref().unwrap_or_default();
-    if source.is_empty() {
-        return Err(Error::config(field("source"), "is empty"));
-    }
-    if let Some((key, _)) = options.data.first() {
-        return Err(Error::config(
-            field("options"),
-            format!("bind mounts cannot have any filesystem-specific options: {key:?}"),
-        ));
-    }
-    Ok(What::Bind {
-        source: clean(&bundle.join(source)),
-        recursive: options.bind.unwrap_or(false),
-        idmap: idmap(index, written, options, linux, context)?,
-    })
-}
-
-/// The ids of a bind mount: its own mappings, or with `idmap` alone those of
-/// the container's user namespace.
-fn idmap(
-    index: usize,
-    written: &spec::Mount,
-    options: &Options,
-    linux: &spec::Linux,
-    context: &MountContext<'_>,
-) -> Result<Option<IdMap>> {
-    let field = |name: &str| format!("mounts[{index}].{name}");
-    let (uids, gids) = (&written.uid_mappings, &written.gid_mappings);
-    if uids.is_empty() != gids.is_empty() {
-        return Err(Error::config(
-            field("uidMappings"),
-            "uidMappings and gidMappings come together",
-        ));
-    }
-    if uids.is_empty() && options.idmap.is_none() {
-        return Ok(None);
-    }
-    let joined = context
-        .namespaces
-        .join
-        .iter()
-        .find(|join| join.kind == NamespaceType::User);
-    let ids = if !uids.is_empty() {
-        IdSource::Mappings {
-            uids: uids.clone(),
-            gids: gids.clone(),
-        }
-    } else if let Some(joined) = joined {
-        IdSource::Namespace(joined.path.clone())
-    } else if context.user_namespace() {
-        IdSource::Mappings {
-            uids: linux.uid_mappings.clone(),
-            gids: linux.gid_mappings.clone(),
-        }
-    } else {
-        return Err(Error::config(
-            field("options"),
-            "idmap without uidMappings needs a user namespace in linux.namespaces",
-        ));
-    };
-    Ok(Some(IdMap {
-        ids,
-        recursive: options.idmap.unwrap_or(false),
-    }))
-}
-
-/// Files below /proc that lxcfs and its like may cover (D.2.1).
-pub const PROC_FILES: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/loadavg",
-    "/proc/meminfo",
-    "/proc/slabinfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/sys/crypto/fips_enabled",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/uptime",
-];
-
-/// Refuses what would hide the container's procfs behind another's files:
-/// security labels are written there (CVE-2019-16884, CVE-2019-19921).
-fn check_procfs(destination: &Path, what: &What) -> Result<(), String> {
-    if destination == Path::new("/proc") {
-        return match what {
-            // Whether a bind's source is a procfs root, the child sees.
-            What::Bind { .. } => Ok(()),
-            What::Filesystem { fstype, .. } if fstype == "proc" => Ok(()),
-            _ => Err("\"/proc\" cannot be mounted because it is not of type proc".to_owned()),
-        };
-    }
-    let allowed = PROC_FILES.iter().any(|file| destination == Path::new(file));
-    if destination.starts_with("/proc") && !allowed {
-        return Err(format!(
-            "{destination:?} cannot be mounted because it is inside /proc"
-        ));
-    }
-    Ok(())
-}
-
-/// Adds the SELinux label to a filesystem that can carry one.
-fn label(options: &mut Options, what: &What, label: Option<&str>) {
-    let labelled = match what {
-        What::Filesystem { fstype, .. } => !matches!(
-            fstype.as_str(),
-            "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2"
-        ),
-        _ => false,
-    };
-    if let Some(label) = label.filter(|label| labelled && !label.is_empty()) {
-        options
-            .data
-            .push(("context".to_owned(), Some(label.to_owned())));
-    }
-}
-
-/// The path without `.`, `..` and doubled slashes, in words only.
-#[must_use]
-pub(super) fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            Component::CurDir => {}
-            other => cleaned.push(other),
-        }
-    }
-    cleaned
 }
 
 impl Mount {

@@ -1,0 +1,216 @@
+//! One of `mounts` as it is written, and what it asks for.
+//!
+//! Engines write bind mounts in three ways (`type` bind, `none` or nothing,
+//! with `bind` or `rbind` among the options); here they become one.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::mount_options::Options;
+use super::mounts::{IdMap, IdSource, Mount, MountContext, What};
+use crate::error::{Error, Result};
+use crate::spec::{self, NamespaceType};
+
+/// Files below /proc that lxcfs and its like may cover (D.2.1).
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// One of `mounts`, with all that its meaning depends on.
+pub(super) struct Written<'a> {
+    /// Its place in `mounts`.
+    pub(super) index: usize,
+    /// It.
+    pub(super) mount: &'a spec::Mount,
+    /// The bundle, where relative sources begin.
+    pub(super) bundle: &'a Path,
+    /// For the label and the container's id mappings.
+    pub(super) linux: &'a spec::Linux,
+    /// For the container's user namespace.
+    pub(super) context: &'a MountContext<'a>,
+}
+
+impl Written<'_> {
+    /// What is to be mounted; what deserves a word goes to `warnings`.
+    ///
+    /// # Errors
+    /// Invalid values, with their JSON path.
+    pub(super) fn plan(&self, warnings: &mut Vec<String>) -> Result<Mount> {
+        let destination = self.destination(warnings)?;
+        let mut options = Options::parse(&self.mount.options);
+        let what = self.what(&options)?;
+        check_procfs(&destination, &what).map_err(|cause| self.error("destination", cause))?;
+        let tmpfs = matches!(&what, What::Filesystem { fstype, .. } if fstype == "tmpfs");
+        if options.copy_up && !tmpfs {
+            return Err(self.error("options", "tmpcopyup is only for tmpfs"));
+        }
+        label(&mut options, &what, self.linux.mount_label.as_deref());
+        Ok(Mount {
+            destination,
+            what,
+            options,
+            index: self.index,
+        })
+    }
+
+    fn destination(&self, warnings: &mut Vec<String>) -> Result<PathBuf> {
+        let written = Path::new(&self.mount.destination);
+        if written.as_os_str().is_empty() {
+            return Err(self.error("destination", "is empty"));
+        }
+        if !written.is_absolute() {
+            warnings.push(format!(
+                "config.json: mounts[{}].destination: {written:?} is not absolute, \
+                 taken from the root",
+                self.index
+            ));
+        }
+        let destination = clean(&Path::new("/").join(written));
+        if destination == Path::new("/") {
+            return Err(self.error("destination", "mounting into / is prohibited"));
+        }
+        Ok(destination)
+    }
+
+    fn what(&self, options: &Options) -> Result<What> {
+        let fstype = self.mount.kind.as_deref().unwrap_or_default();
+        if options.bind.is_some() || fstype == "bind" {
+            return self.bind(options);
+        }
+        if fstype.is_empty() || fstype == "none" {
+            return Err(self.error("type", "is missing"));
+        }
+        if options.idmap.is_some() || !self.mount.uid_mappings.is_empty() {
+            return Err(self.error("uidMappings", "only bind mounts can be idmapped"));
+        }
+        let source = self.mount.source.as_deref().unwrap_or_default();
+        Ok(What::Filesystem {
+            fstype: fstype.to_owned(),
+            source: if source.is_empty() { fstype } else { source }.to_owned(),
+        })
+    }
+
+    fn bind(&self, options: &Options) -> Result<What> {
+        let source = self.mount.source.as_deref().unwrap_or_default();
+        if source.is_empty() {
+            return Err(self.error("source", "is empty"));
+        }
+        if let Some((key, _)) = options.data.first() {
+            return Err(self.error(
+                "options",
+                format!("bind mounts cannot have any filesystem-specific options: {key:?}"),
+            ));
+        }
+        let source = Path::new(source);
+        Ok(What::Bind {
+            // An absolute one is the kernel's to read, links before `..`.
+            source: if source.is_absolute() {
+                source.to_owned()
+            } else {
+                clean(&self.bundle.join(source))
+            },
+            recursive: options.bind.unwrap_or(false),
+            idmap: self.idmap(options)?,
+        })
+    }
+
+    /// The ids of a bind mount: its own mappings, or with `idmap` alone those
+    /// of the container's user namespace.
+    fn idmap(&self, options: &Options) -> Result<Option<IdMap>> {
+        let (uids, gids) = (&self.mount.uid_mappings, &self.mount.gid_mappings);
+        if uids.is_empty() != gids.is_empty() {
+            return Err(self.error("uidMappings", "uidMappings and gidMappings come together"));
+        }
+        if uids.is_empty() && options.idmap.is_none() {
+            return Ok(None);
+        }
+        let joins = &self.context.namespaces.join;
+        let joined = joins.iter().find(|join| join.kind == NamespaceType::User);
+        let ids = if !uids.is_empty() {
+            IdSource::Mappings {
+                uids: uids.clone(),
+                gids: gids.clone(),
+            }
+        } else if let Some(joined) = joined {
+            IdSource::Namespace(joined.path.clone())
+        } else if self.context.user_namespace() {
+            IdSource::Mappings {
+                uids: self.linux.uid_mappings.clone(),
+                gids: self.linux.gid_mappings.clone(),
+            }
+        } else {
+            return Err(self.error(
+                "options",
+                "idmap without uidMappings needs a user namespace in linux.namespaces",
+            ));
+        };
+        Ok(Some(IdMap {
+            ids,
+            recursive: options.idmap.unwrap_or(false),
+        }))
+    }
+
+    fn error(&self, field: &str, cause: impl std::fmt::Display) -> Error {
+        Error::config(format!("mounts[{}].{field}", self.index), cause)
+    }
+}
+
+/// Refuses what would hide the container's procfs behind another's files:
+/// security labels are written there (CVE-2019-16884, CVE-2019-19921).
+fn check_procfs(destination: &Path, what: &What) -> Result<(), String> {
+    if destination == Path::new("/proc") {
+        return match what {
+            // Whether a bind's source is a procfs root, the child sees.
+            What::Bind { .. } => Ok(()),
+            What::Filesystem { fstype, .. } if fstype == "proc" => Ok(()),
+            _ => Err("\"/proc\" cannot be mounted because it is not of type proc".to_owned()),
+        };
+    }
+    let allowed = PROC_FILES.iter().any(|file| destination == Path::new(file));
+    if destination.starts_with("/proc") && !allowed {
+        return Err(format!(
+            "{destination:?} cannot be mounted because it is inside /proc"
+        ));
+    }
+    Ok(())
+}
+
+/// Adds the SELinux label to a filesystem that can carry one.
+fn label(options: &mut Options, what: &What, label: Option<&str>) {
+    let labelled = match what {
+        What::Filesystem { fstype, .. } => !matches!(
+            fstype.as_str(),
+            "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2"
+        ),
+        _ => false,
+    };
+    if let Some(label) = label.filter(|label| labelled && !label.is_empty()) {
+        options
+            .data
+            .push(("context".to_owned(), Some(label.to_owned())));
+    }
+}
+
+/// The path without `.`, `..` and doubled slashes, in words only.
+#[must_use]
+pub(super) fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::CurDir => {}
+            other => cleaned.push(other),
+        }
+    }
+    cleaned
+}
