@@ -72,7 +72,14 @@ pub(super) fn decide(profile: &Profile, arch: Arch) -> Result<Vec<(u32, Outcome)
             continue;
         }
         for syscall in &entry.syscalls {
-            mention(entry, *syscall, arch, &mut mentions);
+            mentions.extend(
+                numbers(*syscall, arch).map(|(number, multiplexed)| Mention {
+                    number,
+                    entry,
+                    syscall: *syscall,
+                    multiplexed,
+                }),
+            );
         }
     }
     // Stable: what has the same number stays in the profile's order.
@@ -83,26 +90,15 @@ pub(super) fn decide(profile: &Profile, arch: Arch) -> Result<Vec<(u32, Outcome)
         .collect()
 }
 
-fn mention<'a>(entry: &'a Entry, syscall: Syscall, arch: Arch, mentions: &mut Vec<Mention<'a>>) {
-    if arch == Arch::X86
-        && let Some((multiplexer, call)) = multiplexer(syscall.name())
-        && let Some(number) = table::number(arch, multiplexer)
-    {
-        mentions.push(Mention {
-            number,
-            entry,
-            syscall,
-            multiplexed: Some(call),
-        });
-    }
-    if let Some(number) = syscall.number(arch) {
-        mentions.push(Mention {
-            number,
-            entry,
-            syscall,
-            multiplexed: None,
-        });
-    }
+/// The numbers by which an architecture makes a syscall, the multiplexer's
+/// first, with the number of the call in it.
+pub(super) fn numbers(syscall: Syscall, arch: Arch) -> impl Iterator<Item = (u32, Option<u32>)> {
+    let multiplexed = (arch == Arch::X86)
+        .then(|| multiplexer(syscall.name()))
+        .flatten()
+        .and_then(|(multiplexer, call)| Some((table::number(arch, multiplexer)?, Some(call))));
+    let direct = syscall.number(arch).map(|number| (number, None));
+    multiplexed.into_iter().chain(direct)
 }
 
 /// The syscall that carries `name` on x86, and the number in it

@@ -298,7 +298,8 @@ fn newest(profile: &Profile, arch: Arch) -> Option<u32> {
         .entries
         .iter()
         .flat_map(|entry| &entry.syscalls)
-        .filter_map(|syscall| syscall.number(arch))
+        .flat_map(|syscall| decide::numbers(*syscall, arch))
+        .map(|(number, _)| number)
         .max()
 }
 

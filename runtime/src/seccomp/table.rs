@@ -13,8 +13,11 @@ const NONE: u16 = u16::MAX;
 /// A syscall's name and its numbers, one an architecture.
 struct Entry {
     name: &'static str,
-    numbers: [u16; Arch::ALL.len()],
+    numbers: [u16; TABLES.len()],
 }
+
+/// Names without a number of their own: x86 has them inside of `socketcall`.
+const MULTIPLEXED: [(&str, u16); 2] = [("recv", NONE), ("send", NONE)];
 
 const X86_64: [(&str, u16); count(X86_64_TEXT)] = parse(X86_64_TEXT);
 const X86: [(&str, u16); count(X86_TEXT)] = parse(X86_TEXT);
@@ -27,7 +30,7 @@ const X32_TEXT: &str = include_str!("tables/x32.txt");
 const AARCH64_TEXT: &str = include_str!("tables/aarch64.txt");
 
 /// In the order of [`Arch::ALL`].
-const TABLES: [&[(&str, u16)]; Arch::ALL.len()] = [&X86_64, &X86, &X32, &AARCH64];
+const TABLES: [&[(&str, u16)]; Arch::ALL.len() + 1] = [&X86_64, &X86, &X32, &AARCH64, &MULTIPLEXED];
 
 static SYSCALLS: [Entry; merged_len()] = merge();
 
