@@ -147,13 +147,7 @@ impl Random {
             .flat_map(|rule| &rule.names)
             .map(String::as_str)
             .collect();
-        let values: Vec<u64> = profile
-            .syscalls
-            .iter()
-            .flat_map(|rule| &rule.args)
-            .flat_map(|arg| [arg.value, arg.value_two, arg.value & arg.value_two])
-            .chain([1, 0])
-            .collect();
+        let values = values(profile);
         (0..60)
             .map(|_| {
                 let arch = self.pick(&[
@@ -170,6 +164,12 @@ impl Random {
                 }
             })
             .collect()
+    }
+
+    /// Arguments that come close to the profile's conditions.
+    pub(crate) fn args_near(&mut self, profile: &Seccomp) -> [u64; 6] {
+        let values = values(profile);
+        std::array::from_fn(|_| self.near(&values))
     }
 
     fn number(&mut self, arch: Arch, names: &[&str]) -> u32 {
@@ -198,4 +198,15 @@ impl Random {
             _ => value,
         }
     }
+}
+
+/// The values that the profile compares with.
+fn values(profile: &Seccomp) -> Vec<u64> {
+    profile
+        .syscalls
+        .iter()
+        .flat_map(|rule| &rule.args)
+        .flat_map(|arg| [arg.value, arg.value_two, arg.value & arg.value_two])
+        .chain([1, 0])
+        .collect()
 }
