@@ -37,6 +37,7 @@ fn v1() -> CgroupView {
         name: name.to_owned(),
         data: data.to_owned(),
         own: PathBuf::from(format!("/sys/fs/cgroup/{name}/docker/abc")),
+        callers: PathBuf::from(format!("/sys/fs/cgroup/{name}")),
     };
     CgroupView {
         v1: vec![

@@ -42,6 +42,14 @@ pub(super) fn perform(
             recursive,
             ..
         } => bind(root, mount, path, *recursive, source, user_namespace),
+        What::OwnCgroup { path, fallback } => {
+            match bind(root, mount, path, true, None, user_namespace) {
+                Err(error) if error.errno() == Some(Errno::ENOENT) => {
+                    bind(root, mount, fallback, true, None, user_namespace)
+                }
+                done => done,
+            }
+        }
         What::Cgroup2 {
             fallback,
             mask_if_missing,

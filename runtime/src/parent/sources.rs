@@ -81,10 +81,9 @@ fn open(
 }
 
 /// Whether the child should try by path: the kernel has no open_tree (until
-/// 5.2), rrun (rootless) no right to it, or the source, a cgroup, is not there
-/// yet; if it never comes, the child reports that.
+/// 5.2), or rrun (rootless) no right to it.
 fn is_the_childs(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOSYS | Errno::EPERM | Errno::ENOENT)
+    matches!(errno, Errno::ENOSYS | Errno::EPERM)
 }
 
 /// A user namespace with the ids of an idmapped mount. Nobody lives in it: the

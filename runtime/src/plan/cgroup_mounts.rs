@@ -32,6 +32,8 @@ pub struct Hierarchy {
     pub data: String,
     /// The container's own cgroup in it, as a path on the host.
     pub own: PathBuf,
+    /// That of whoever runs rrun.
+    pub callers: PathBuf,
 }
 
 /// The mount of the unified hierarchy.
@@ -109,10 +111,9 @@ impl Hierarchy {
         if !fresh {
             return Mount {
                 destination,
-                what: What::Bind {
-                    source: self.own.clone(),
-                    recursive: true,
-                    idmap: None,
+                what: What::OwnCgroup {
+                    path: self.own.clone(),
+                    fallback: self.callers.clone(),
                 },
                 options: Options {
                     bind: Some(true),

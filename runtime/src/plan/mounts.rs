@@ -131,6 +131,14 @@ pub enum What {
         /// Ids as the container sees them.
         idmap: Option<IdMap>,
     },
+    /// The container's own cgroup in a v1 hierarchy, bound from the host.
+    OwnCgroup {
+        /// Its path on the host.
+        path: PathBuf,
+        /// The caller's, where the container does without one of its own
+        /// (rootless).
+        fallback: PathBuf,
+    },
     /// The unified cgroup hierarchy.
     Cgroup2 {
         /// What to bind where the kernel refuses a fresh mount (in a user
@@ -379,7 +387,7 @@ impl Mount {
     pub fn phrase(&self) -> String {
         let source = match &self.what {
             What::Filesystem { source, .. } => Path::new(source),
-            What::Bind { source, .. } => source,
+            What::Bind { source, .. } | What::OwnCgroup { path: source, .. } => source,
             What::Cgroup2 { .. } => Path::new("cgroup2"),
         };
         format!("mount {source:?} on {:?}", self.destination)
@@ -421,7 +429,9 @@ impl fmt::Display for Mount {
             What::Filesystem { fstype, source } => {
                 write!(f, "mount {fstype} {source} on {to}")?;
             }
-            What::Bind { source, .. } => write!(f, "bind {} on {to}", source.display())?,
+            What::Bind { source, .. } | What::OwnCgroup { path: source, .. } => {
+                write!(f, "bind {} on {to}", source.display())?;
+            }
             What::Cgroup2 { .. } => write!(f, "mount cgroup2 on {to}")?,
         }
         let options = self.options.to_string();

@@ -409,11 +409,18 @@ fn rootfs_propagation() {
 fn cgroup_v1() {
     let bundle = Bundle::bare();
     let hierarchy = |name: &str, data: &str| {
-        let own = bundle.beside(name);
-        write(&own.join("tasks"), name);
+        let callers = bundle.beside(name);
+        write(&callers.join("tasks"), name);
+        // One of them has no cgroup of its own, as without root.
+        let own = if name == "systemd" {
+            callers.join("gone")
+        } else {
+            callers.clone()
+        };
         Hierarchy {
             name: name.to_owned(),
             data: data.to_owned(),
+            callers,
             own,
         }
     };
@@ -468,7 +475,12 @@ fn cgroup_v1_namespace() {
         let name = own.file_name().unwrap().to_str().unwrap().to_owned();
         let options = filesystem.split(' ').next_back().unwrap();
         let data = options.trim_start_matches("rw,").to_owned();
-        bundle.cgroups.v1.push(Hierarchy { name, data, own });
+        bundle.cgroups.v1.push(Hierarchy {
+            name,
+            data,
+            callers: own.clone(),
+            own,
+        });
     }
     let names: Vec<String> = bundle
         .cgroups

@@ -96,6 +96,7 @@ impl CgroupPlan {
                     .unwrap_or_default(),
                 data: hierarchy.controllers.join(","),
                 own: own(hierarchy),
+                callers: hierarchy.mount.join(&hierarchy.own),
             });
         CgroupView {
             v1: v1.collect(),
