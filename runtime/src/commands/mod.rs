@@ -15,11 +15,9 @@ pub mod state;
 
 use std::io::Write;
 
-use crate::cgroup::Cgroup;
 use crate::cli::{Command, Invocation};
 use crate::error::{Context, Error, Kind, Result};
 use crate::log::Log;
-use crate::state::{Container, Record, Status};
 use crate::sys;
 
 /// Executes a command. The answer is the exit code: 0, or that of the
@@ -84,14 +82,6 @@ impl Command {
             _ => 1,
         }
     }
-}
-
-/// Where a container stands, its cgroup asked whether it is paused.
-fn status(container: &Container, record: &Record) -> Result<Status> {
-    container.status(record, || match &record.cgroup {
-        Some(cgroup) => Cgroup::open(cgroup)?.is_frozen(),
-        None => Ok(false),
-    })
 }
 
 /// Writes a command's output.

@@ -5,8 +5,8 @@
 
 use std::process::{Command, Stdio};
 
+use super::delete::open_cgroup;
 use super::print;
-use crate::cgroup::Cgroup;
 use crate::cli::{Global, ListFormat, Ps};
 use crate::error::{Error, Kind, Result};
 use crate::state::Root;
@@ -19,8 +19,8 @@ use crate::sys;
 pub fn execute(global: &Global, args: &Ps) -> Result<()> {
     let root = Root::open(global.root.as_deref())?;
     let record = root.container(&args.id)?.record()?;
-    let pids = match &record.cgroup {
-        Some(cgroup) => Cgroup::open(cgroup)?.pids()?,
+    let pids = match open_cgroup(&record)? {
+        Some(cgroup) => cgroup.pids()?,
         None => Vec::new(),
     };
     let pids: Vec<i32> = pids.into_iter().map(nix::unistd::Pid::as_raw).collect();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::delete::is_frozen;
 use super::print;
 use crate::cli::{Global, State};
 use crate::error::{Error, Kind, Result};
@@ -44,7 +45,7 @@ pub(super) struct Description<'r> {
 impl<'r> Description<'r> {
     /// Asks the kernel where the container stands.
     pub(super) fn of(container: &Container, record: &'r Record) -> Result<Self> {
-        let status = super::status(container, record)?;
+        let status = container.status(record, || is_frozen(record))?;
         let pid = match (&record.init, status) {
             (None, _) | (_, Status::Stopped) => 0,
             (Some(init), _) => init.pid,
