@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, Oracle, Test};
-use crate::{leftovers, view};
+use crate::{leftovers, sys, view};
 
 /// How long a case may take before it counts as hung.
 const HANG: Duration = Duration::from_secs(150);
@@ -136,7 +136,9 @@ impl Setting {
                         passed.push(job.case);
                     }
                     Some(false) => {
-                        let text = fs::read_to_string(&job.output).unwrap_or_default();
+                        let text = fs::read(&job.output).unwrap_or_default();
+                        let start = text.len().saturating_sub(4000);
+                        let text = String::from_utf8_lossy(&text[start..]).into_owned();
                         println!("FAILED {} ({:?})\n{text}", job.name, job.case.oracle);
                         failed.push(job.name.clone());
                     }
@@ -217,7 +219,13 @@ impl Setting {
             prefix: prefix.clone(),
             made: Cell::new(0),
         };
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (case.run)(&test)));
+        // The case has a process of its own, so that this one can reap what is
+        // orphaned as soon as it dies: a zombie would keep its pid namespace.
+        let pid = sys::fork(|| {
+            let run = std::panic::AssertUnwindSafe(|| (case.run)(&test));
+            i32::from(std::panic::catch_unwind(run).is_err())
+        });
+        let passed = reap_until(pid);
         let mut left = leftovers::processes(Duration::from_secs(5));
         left.extend(leftovers::state(&test.root, &prefix));
         left.extend(leftovers::cgroups(&prefix));
@@ -226,7 +234,7 @@ impl Setting {
         for thing in &left {
             println!("left behind: {thing}");
         }
-        if outcome.is_ok() && left.is_empty() {
+        if passed && left.is_empty() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -259,7 +267,9 @@ impl Job {
             return None;
         }
         let prefix = format!("st{}", self.child.id());
-        let _ = self.child.kill();
+        // Its process group: the reaper, the case and the commands.
+        let group = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.child.wait();
         leftovers::cgroups(&prefix);
         let _ = fs::write(&self.output, "the case hangs");
@@ -270,6 +280,17 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.output);
+    }
+}
+
+/// Reaps every child until this one ended; whether it ended with 0.
+fn reap_until(pid: i32) -> bool {
+    use nix::sys::wait::{WaitStatus, wait};
+    loop {
+        let status = wait().expect("wait");
+        if status.pid().is_some_and(|ended| ended.as_raw() == pid) {
+            return matches!(status, WaitStatus::Exited(_, 0));
+        }
     }
 }
 

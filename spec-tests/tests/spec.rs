@@ -1,11 +1,17 @@
 //! All cases of the runtime, run by [`spec_tests::runner`].
 
+#[path = "cases/cgroups.rs"]
+mod cgroups;
 #[path = "cases/exec.rs"]
 mod exec;
+#[path = "cases/hooks.rs"]
+mod hooks;
 #[path = "cases/lifecycle.rs"]
 mod lifecycle;
 #[path = "cases/process.rs"]
 mod process;
+#[path = "cases/rootfs.rs"]
+mod rootfs;
 #[path = "cases/run.rs"]
 mod run;
 
@@ -20,6 +26,9 @@ fn main() -> ExitCode {
             ("run", run::CASES),
             ("exec", exec::CASES),
             ("process", process::CASES),
+            ("rootfs", rootfs::CASES),
+            ("hooks", hooks::CASES),
+            ("cgroups", cgroups::CASES),
         ],
     )
 }

@@ -214,7 +214,11 @@ pub(crate) const CASES: &[Case] = &[
             t.call(&["delete", "--force", &bundle.id]).ok();
             wait_gone(child);
         },
-    ),
+    )
+    .except(&[(
+        "runc@v2",
+        "gives up on a cgroup whose killed process is not reaped yet",
+    )]),
     Case::runc("list as table, as JSON and as ids", |t| {
         assert_eq!(t.call(&["list", "-f", "json"]).ok().stdout.trim(), "null");
         assert_eq!(t.call(&["list", "-q"]).ok().stdout, "");
@@ -240,11 +244,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(all[0]["owner"], "root");
         t.call(&["list", "--format", "yaml"])
             .fails(1, &["invalid format option"]);
-    })
-    .except(&[(
-        "runc@v2",
-        "gives up on a cgroup whose killed process is not reaped yet",
-    )]),
+    }),
     Case::runc("ps as table and as JSON, with arguments for ps", |t| {
         let bundle = Bundle::new(t).probe(&["pause"]);
         let container = t.start(&bundle);

@@ -54,8 +54,7 @@ pub(crate) const CASES: &[Case] = &[
         let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
         before(&mut command, Before::Umask(0o077));
         assert_eq!(t.spawn(&mut command).wait().answer()["umask"], "0022");
-    })
-    .except(&[("runc", "hands the umask on")]),
+    }),
     Case::runc("user.umask is set", |t| {
         let bundle =
             Bundle::new(t).with(|config| config["process"]["user"]["umask"] = json!(0o027));
@@ -200,8 +199,7 @@ pub(crate) const CASES: &[Case] = &[
                 }
             }
         },
-    )
-    .except(&[("runc", "1.1.5 is older than the fix")]),
+    ),
     Case::runc("user, group and additional groups are set", |t| {
         let bundle = Bundle::new(t).with(|config| {
             config["process"]["user"] =

@@ -1,0 +1,369 @@
+//! Resource limits: written where the kernel reads them, in force, changed by
+//! `update`, told by `events`.
+
+use serde_json::{Value, json};
+use spec_tests::{Bundle, Case, Needs, Test};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::runc("memory limits are in the v1 files", |t| {
+        let bundle = limited(
+            t,
+            json!({ "memory": {
+            "limit": 64 << 20, "reservation": 32 << 20, "swap": 96 << 20, "swappiness": 7,
+        } }),
+        );
+        let container = t.create(&bundle);
+        let knob = |file: &str| t.knob("memory", &container.id, file);
+        assert_eq!(knob("memory.limit_in_bytes"), (64 << 20).to_string());
+        assert_eq!(knob("memory.soft_limit_in_bytes"), (32 << 20).to_string());
+        assert_eq!(knob("memory.swappiness"), "7");
+    })
+    .needs(Needs::V1),
+    Case::runc("the memory limit alone is in the v1 file", |t| {
+        let bundle = limited(
+            t,
+            json!({ "memory": { "limit": 64 << 20, "reservation": 32 << 20 } }),
+        );
+        let container = t.create(&bundle);
+        let knob = |file: &str| t.knob("memory", &container.id, file);
+        assert_eq!(knob("memory.limit_in_bytes"), (64 << 20).to_string());
+        assert_eq!(knob("memory.soft_limit_in_bytes"), (32 << 20).to_string());
+    })
+    .needs(Needs::V1),
+    Case::runc("cpu limits are in the v1 files", |t| {
+        let bundle = limited(
+            t,
+            json!({ "cpu": { "shares": 512, "quota": 20000, "period": 50000 } }),
+        );
+        let container = t.create(&bundle);
+        let knob = |file: &str| t.knob("cpu", &container.id, file);
+        assert_eq!(knob("cpu.shares"), "512");
+        assert_eq!(knob("cpu.cfs_quota_us"), "20000");
+        assert_eq!(knob("cpu.cfs_period_us"), "50000");
+    })
+    .needs(Needs::V1),
+    Case::runc(
+        "cpuset is in the v1 files, and copied down when not given",
+        |t| {
+            let bundle = limited(t, json!({ "cpu": { "cpus": "0", "mems": "0" } }));
+            let container = t.create(&bundle);
+            assert_eq!(t.knob("cpuset", &container.id, "cpuset.cpus"), "0");
+            assert_eq!(t.knob("cpuset", &container.id, "cpuset.mems"), "0");
+            let plain = Bundle::new(t).probe(&["pause"]);
+            let container = t.create(&plain);
+            assert_ne!(t.knob("cpuset", &container.id, "cpuset.cpus"), "");
+            assert_ne!(t.knob("cpuset", &container.id, "cpuset.mems"), "");
+        },
+    )
+    .needs(Needs::V1),
+    Case::runc("the pids limit is in the file and holds", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["forks", "20"])
+            .with(|config| config["linux"]["resources"]["pids"] = json!({ "limit": 6 }));
+        let answer = t.run(&bundle).answer();
+        assert_eq!(answer, json!({ "made": 5, "errno": 11 }));
+    })
+    .needs(Needs::Limits),
+    Case::runc("a pids limit of -1 is none", |t| {
+        let bundle = limited(t, json!({ "pids": { "limit": -1 } }));
+        let container = t.create(&bundle);
+        assert_eq!(t.knob("pids", &container.id, "pids.max"), "max");
+    })
+    .needs(Needs::V1),
+    Case::runc("a program over its memory limit is killed with 137", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["touch-memory", "200"])
+            .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 20 << 20 }));
+        let outcome = t.run(&bundle);
+        assert_eq!(outcome.code, 137, "{outcome:?}");
+    })
+    .needs(Needs::Limits),
+    Case::kernel("a container with a 4 MiB limit starts", |t| {
+        let bundle = Bundle::new(t)
+            .args(&["true"])
+            .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 4 << 20 }));
+        t.run(&bundle).ok();
+    })
+    .needs(Needs::Limits),
+    Case::kernel(
+        "a limit that kills the set-up itself is told as such",
+        |t| {
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 4096 }));
+            let outcome = t.run(&bundle);
+            assert_ne!(outcome.code, 0);
+            assert!(!outcome.stderr.is_empty());
+            assert!(!outcome.stderr.contains("EOF"), "{}", outcome.stderr);
+        },
+    )
+    .needs(Needs::Limits),
+    Case::runc("a blkio throttle is in the v1 file", |t| {
+        let bundle = limited(
+            t,
+            json!({ "blockIO": { "throttleReadBpsDevice": [
+            { "major": 7, "minor": 0, "rate": 1_048_576 },
+        ] } }),
+        );
+        let container = t.create(&bundle);
+        let text = t.knob("blkio", &container.id, "blkio.throttle.read_bps_device");
+        assert_eq!(text, "7:0 1048576");
+    })
+    .needs(Needs::V1),
+    Case::runc(
+        "a device rule is in the v1 list, with the default ones",
+        |t| {
+            let bundle = limited(
+                t,
+                json!({ "devices": [
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" },
+        ] }),
+            );
+            let container = t.create(&bundle);
+            let list = t.knob("devices", &container.id, "devices.list");
+            for rule in [
+                "c 10:229 rw",
+                "c 1:3 rwm",
+                "c 1:5 rwm",
+                "c 1:7 rwm",
+                "c 1:8 rwm",
+                "c 1:9 rwm",
+                "c 5:0 rwm",
+                "c 5:2 rwm",
+                "c 136:* rwm",
+                "c *:* m",
+                "b *:* m",
+            ] {
+                assert!(list.lines().any(|line| line == rule), "{rule}: {list}");
+            }
+            assert!(!list.contains("a *:* rwm"), "{list}");
+        },
+    )
+    .needs(Needs::V1),
+    Case::runc("update changes memory, cpu and pids by flags", |t| {
+        let bundle = limited(
+            t,
+            json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 50 } }),
+        );
+        let container = t.start(&bundle);
+        let id = container.id.as_str();
+        t.call(&[
+            "update",
+            "--memory",
+            "33554432",
+            "--cpu-share",
+            "300",
+            "--cpu-quota",
+            "30000",
+            "--cpu-period",
+            "60000",
+            "--pids-limit",
+            "20",
+            "--cpuset-cpus",
+            "0",
+            id,
+        ])
+        .ok();
+        assert_eq!(t.knob("memory", id, "memory.limit_in_bytes"), "33554432");
+        assert_eq!(t.knob("cpu", id, "cpu.shares"), "300");
+        assert_eq!(t.knob("cpu", id, "cpu.cfs_quota_us"), "30000");
+        assert_eq!(t.knob("cpu", id, "cpu.cfs_period_us"), "60000");
+        assert_eq!(t.knob("pids", id, "pids.max"), "20");
+        assert_eq!(t.knob("cpuset", id, "cpuset.cpus"), "0");
+    })
+    .needs(Needs::V1),
+    Case::runc("update --resources from stdin and from a file", |t| {
+        let bundle = limited(t, json!({ "memory": { "limit": 64 << 20 } }));
+        let container = t.start(&bundle);
+        let id = container.id.as_str();
+        let path = t.directory.join("resources.json");
+        std::fs::write(
+            &path,
+            json!({ "memory": { "limit": 48 << 20 }, "pids": { "limit": 11 } }).to_string(),
+        )
+        .expect("write");
+        let mut command = t.command(&["update", "--resources=-", id]);
+        t.spawn(command.stdin(std::fs::File::open(&path).expect("open")))
+            .wait()
+            .ok();
+        assert_eq!(
+            t.knob("memory", id, "memory.limit_in_bytes"),
+            (48 << 20).to_string()
+        );
+        assert_eq!(t.knob("pids", id, "pids.max"), "11");
+        std::fs::write(&path, json!({ "pids": { "limit": 12 } }).to_string()).expect("write");
+        t.call(&["update", "-r", spec_tests::runtime::text(&path), id])
+            .ok();
+        assert_eq!(t.knob("pids", id, "pids.max"), "12");
+        assert_eq!(
+            t.knob("memory", id, "memory.limit_in_bytes"),
+            (48 << 20).to_string()
+        );
+    })
+    .needs(Needs::V1),
+    Case::runc(
+        "update of the pids limit holds for the running program",
+        |t| {
+            let bundle = limited(t, json!({ "pids": { "limit": 50 } }));
+            let container = t.start(&bundle);
+            t.call(&["update", "--pids-limit", "8", &container.id]).ok();
+            // init, the probe of exec, and six more.
+            let answer = container.probe(&[], &["forks", "20"]).answer();
+            assert_eq!(answer["errno"], 11);
+            assert_eq!(answer["made"], 6);
+        },
+    )
+    .needs(Needs::Limits),
+    Case::runc("update with a value that is none is refused", |t| {
+        let bundle = limited(t, json!({}));
+        let container = t.start(&bundle);
+        t.call(&["update", "--memory", "much", &container.id])
+            .fails(1, &["memory"]);
+        assert_ne!(
+            t.call(&["update", "--pids-limit", "x", &container.id]).code,
+            0
+        );
+    }),
+    Case::runc(
+        "events --stats is one JSON object with the parts that engines read",
+        |t| {
+            let bundle = limited(
+                t,
+                json!({ "memory": { "limit": 64 << 20 }, "pids": { "limit": 50 } }),
+            );
+            let container = t.start(&bundle);
+            let stats = t.call(&["events", "--stats", &container.id]).json();
+            assert_eq!(stats["type"], "stats");
+            assert_eq!(stats["id"], Value::from(container.id.clone()));
+            let data = &stats["data"];
+            assert_eq!(data["pids"]["current"], 1);
+            assert_eq!(data["pids"]["limit"], 50);
+            assert_eq!(data["memory"]["usage"]["limit"], 64 << 20);
+            assert!(data["memory"]["usage"]["usage"].as_u64().expect("usage") > 0);
+            assert!(data["memory"]["usage"]["max"].as_u64().expect("max") > 0);
+            assert!(data["memory"]["raw"].is_object());
+            assert!(data["cpu"]["usage"]["total"].as_u64().expect("total") > 0);
+            assert!(data["cpu"]["usage"]["percpu"].is_array());
+            assert!(data["blkio"].is_object());
+        },
+    )
+    .needs(Needs::V1),
+    Case::runc("events streams statistics until the container ends", |t| {
+        let bundle = limited(t, json!({}));
+        let container = t.start(&bundle);
+        let args = ["events", "--interval", "50ms", &container.id];
+        let mut running = t.spawn(&mut t.command(&args));
+        running.wait_for("\"type\":\"stats\"");
+        container.kill("KILL").ok();
+        container.wait_status("stopped");
+        container.delete().ok();
+        let outcome = running.wait().ok();
+        assert!(
+            outcome
+                .answers()
+                .iter()
+                .all(|event| event["id"] == container.id.as_str())
+        );
+    })
+    .needs(Needs::V1),
+    Case::runc("events tells an out-of-memory kill", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["pause"])
+            .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 40 << 20 }));
+        let container = t.start(&bundle);
+        let args = ["events", "--interval", "1s", &container.id];
+        let mut running = t.spawn(&mut t.command(&args));
+        running.wait_for("\"type\":\"stats\"");
+        assert_eq!(container.probe(&[], &["touch-memory", "200"]).code, 137);
+        running.wait_for("\"type\":\"oom\"");
+        container.kill("KILL").ok();
+        container.wait_status("stopped");
+        container.delete().ok();
+        running.wait().ok();
+    })
+    .needs(Needs::Limits),
+    Case::kernel("events --stats in the v2 view names the processes", |t| {
+        let bundle = limited(t, json!({}));
+        let container = t.start(&bundle);
+        let stats = t.call(&["events", "--stats", &container.id]).json();
+        assert_eq!(stats["type"], "stats");
+        assert!(stats["data"].is_object());
+    })
+    .needs(Needs::V2),
+    Case::runc(
+        "a cgroup of several levels is made, and its last level removed",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["report"]);
+            let path = format!("/{}/a/b", bundle.id);
+            let bundle = bundle.with(|config| config["linux"]["cgroupsPath"] = json!(path));
+            let report = t.run(&bundle).answer();
+            assert!(report["cgroup"].as_str().expect("cgroup").contains(&path));
+            let gone = |controller: &str| !t.cgroup(controller, &bundle.id).join("a/b").exists();
+            for controller in ["", "pids", "memory", "cpuset"] {
+                if t.hierarchy(controller).is_some() {
+                    assert!(gone(controller), "{controller}");
+                    let top = t.cgroup(controller, &bundle.id);
+                    let _ = std::fs::remove_dir(top.join("a"));
+                    let _ = std::fs::remove_dir(top);
+                }
+            }
+            for controller in [
+                "cpu",
+                "cpuacct",
+                "devices",
+                "freezer",
+                "blkio",
+                "name=systemd",
+            ] {
+                if t.hierarchy(controller).is_some() {
+                    let top = t.cgroup(controller, &bundle.id);
+                    let _ = std::fs::remove_dir(top.join("a"));
+                    let _ = std::fs::remove_dir(top);
+                }
+            }
+        },
+    ),
+    Case::runc("unified keys on v1 are refused", |t| {
+        let bundle = limited(t, json!({ "unified": { "memory.max": "1000000" } }));
+        t.run(&bundle).fails(1, &["unified"]);
+    })
+    .needs(Needs::V1),
+    Case::kernel(
+        "on a pure v2 view device rules are eBPF and hold for exec too",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+            config["linux"]["devices"] = json!([
+                { "path": "/dev/denied", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 },
+            ]);
+        });
+            let container = t.start(&bundle);
+            let answer = container.probe(&[], &["open", "/dev/denied", "0"]).answer();
+            assert_eq!(answer, json!({ "errno": 1 }));
+            let answer = container.probe(&[], &["open", "/dev/zero", "0"]).answer();
+            assert_eq!(answer, json!({ "ok": true }));
+        },
+    ),
+    Case::runc(
+        "two containers in one cgroup: the second is refused or warned, the first goes on",
+        |t| {
+            let first = Bundle::new(t).probe(&["pause"]);
+            let container = t.start(&first);
+            let path = format!("/{}", first.id);
+            let second = Bundle::new(t)
+                .probe(&["true"])
+                .with(|config| config["linux"]["cgroupsPath"] = json!(path));
+            let _ = t.run(&second);
+            assert_eq!(container.status(), "running");
+        },
+    )
+    .except(&[("rrun", ""), ("runc", "")]),
+];
+
+fn limited(t: &Test, resources: Value) -> Bundle {
+    Bundle::new(t).probe(&["pause"]).with(|config| {
+        for (name, value) in resources.as_object().expect("an object") {
+            config["linux"]["resources"][name] = value.clone();
+        }
+    })
+}

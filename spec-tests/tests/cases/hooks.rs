@@ -1,0 +1,296 @@
+//! The six hooks: when, where, with what, and what a failing one undoes.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use spec_tests::runtime::text;
+use spec_tests::{Bundle, Case};
+
+const MOMENTS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+pub(crate) const CASES: &[Case] = &[
+    Case::kernel("hooks run in their order around the program", |t| {
+        let log = t.directory.join("order");
+        let mut bundle = Bundle::new(t)
+            .mount("/log", "bind", text(&t.directory), &["bind"])
+            .probe(&["append", "/log/order", "program", ";", "pause"]);
+        for moment in MOMENTS {
+            bundle = if moment == "startContainer" {
+                let hook = json!({ "path": "/bin/probe", "args": ["probe", "append", "/log/order", moment] });
+                bundle.hook(moment, hook)
+            } else {
+                bundle.shell_hook(moment, &format!("echo {moment} >> {}", text(&log)))
+            };
+        }
+        let container = t.create(&bundle);
+        assert_eq!(
+            lines(&log),
+            ["prestart", "createRuntime", "createContainer"]
+        );
+        container.start().ok();
+        wait_for(|| lines(&log).contains(&"program".to_owned()));
+        wait_for(|| lines(&log).contains(&"poststart".to_owned()));
+        container.kill("KILL").ok();
+        container.wait_status("stopped");
+        container.delete().ok();
+        let all = lines(&log);
+        assert_eq!(
+            all[..4],
+            [
+                "prestart",
+                "createRuntime",
+                "createContainer",
+                "startContainer"
+            ]
+        );
+        assert_eq!(all[6..], ["poststop"]);
+        assert!(
+            all[4..6].contains(&"program".to_owned())
+                && all[4..6].contains(&"poststart".to_owned())
+        );
+    })
+    .except(&[("runc", "1.1.5 runs poststart at create")]),
+    Case::runc(
+        "several hooks of one moment run in the order of the list",
+        |t| {
+            let log = t.directory.join("order");
+            let mut bundle = Bundle::new(t).probe(&["true"]);
+            for n in 1..=4 {
+                bundle = bundle.shell_hook("createRuntime", &format!("echo {n} >> {}", text(&log)));
+            }
+            t.run(&bundle).ok();
+            assert_eq!(lines(&log), ["1", "2", "3", "4"]);
+        },
+    ),
+    Case::runc("a hook gets the state on stdin, in one line", |t| {
+        for (moment, statuses) in [
+            ("prestart", &["creating", "created"][..]),
+            ("createRuntime", &["creating", "created"]),
+            ("createContainer", &["creating", "created"]),
+            ("poststop", &["stopped"]),
+        ] {
+            let file = t.directory.join(format!("state-{moment}"));
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .with(|config| config["annotations"] = json!({ "k": "v" }))
+                .shell_hook(
+                    moment,
+                    &format!("cat > {0}.tmp; mv {0}.tmp {0}", text(&file)),
+                );
+            let container = t.start(&bundle);
+            if moment == "poststop" {
+                t.call(&["delete", "--force", &container.id]).ok();
+            }
+            wait_for(|| file.exists());
+            let text_of = fs::read_to_string(&file).expect("the state");
+            assert_eq!(text_of.trim_end().lines().count(), 1, "{text_of}");
+            let state: Value = serde_json::from_str(&text_of).expect("JSON");
+            assert_eq!(state["id"], bundle.id.as_str(), "{moment}");
+            assert_eq!(state["bundle"], text(&bundle.path), "{moment}");
+            assert_eq!(state["annotations"], json!({ "k": "v" }), "{moment}");
+            assert!(state["ociVersion"].is_string(), "{moment}");
+            let status = state["status"].as_str().expect("status");
+            assert!(statuses.contains(&status), "{moment}: {status}");
+            let pid = state["pid"].as_i64().unwrap_or(0);
+            assert_eq!(pid > 0, moment != "poststop", "{moment}: {state}");
+        }
+    }),
+    Case::runc(
+        "a hook's environment is what the hook says, nothing else",
+        |t| {
+            let file = t.directory.join("env");
+            let hook = json!({
+                "path": "/bin/sh", "args": ["sh", "-c", format!("cat /proc/$$/environ > {}", text(&file))],
+                "env": ["ONLY=this"],
+            });
+            t.run(&Bundle::new(t).probe(&["true"]).hook("createRuntime", hook))
+                .ok();
+            assert_eq!(fs::read_to_string(&file).expect("read"), "ONLY=this\0");
+        },
+    ),
+    Case::runc("a hook's arguments are handed over as they are", |t| {
+        let file = t.directory.join("args");
+        let script = format!("echo \"$0|$1|$2\" > {}", text(&file));
+        let hook = json!({ "path": "/bin/sh", "args": ["zero", "-c", script, "a b", "", "c"] });
+        t.run(&Bundle::new(t).probe(&["true"]).hook("createRuntime", hook))
+            .ok();
+        assert_eq!(fs::read_to_string(&file).expect("read"), "a b||c\n");
+    }),
+    Case::runc(
+        "a failing hook before start fails create and leaves nothing",
+        |t| {
+            for moment in ["prestart", "createRuntime", "createContainer"] {
+                let bundle = Bundle::new(t)
+                    .probe(&["true"])
+                    .shell_hook(moment, "echo reason >&2; exit 3");
+                t.call(&["create", "-b", text(&bundle.path), &bundle.id])
+                    .fails(1, &["hook", "reason"]);
+                t.call(&["state", &bundle.id])
+                    .fails(1, &["container does not exist"]);
+            }
+        },
+    ),
+    Case::runc("a failing startContainer hook fails start", |t| {
+        let hook = json!({ "path": "/bin/probe", "args": ["probe", "exit", "3"] });
+        let bundle = Bundle::new(t)
+            .probe(&["create", "/data/ran", "x"])
+            .hook("startContainer", hook);
+        let container = t.create(&bundle);
+        let _ = container.start();
+        container.wait_status("stopped");
+        assert!(!bundle.rootfs().join("data/ran").exists());
+        t.run(&Bundle::new(t).probe(&["true"]).hook(
+            "startContainer",
+            json!({ "path": "/bin/probe", "args": ["probe", "exit", "3"] }),
+        ))
+        .fails(1, &["hook"]);
+    }),
+    Case::runc(
+        "a failing poststart hook fails run and leaves nothing",
+        |t| {
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .shell_hook("poststart", "exit 1");
+            t.run(&bundle).fails(1, &["hook"]);
+            t.call(&["delete", "--force", &bundle.id]).ok();
+        },
+    ),
+    Case::runc(
+        "a failing poststop hook is a warning, the others still run",
+        |t| {
+            let file = t.directory.join("second");
+            let bundle = Bundle::new(t)
+                .probe(&["true"])
+                .shell_hook("poststop", "exit 1")
+                .shell_hook("poststop", &format!("echo x > {}", text(&file)));
+            let outcome = t.run(&bundle);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert!(file.exists());
+        },
+    )
+    .except(&[("runc", "1.1.5 stops at the first failing one")]),
+    Case::runc("a hook that takes longer than its timeout fails", |t| {
+        let hook = json!({ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 });
+        let bundle = Bundle::new(t).probe(&["true"]).hook("createRuntime", hook);
+        t.run(&bundle).fails(1, &["hook"]);
+    }),
+    Case::kernel("a hook's timeout kills what the hook started, too", |t| {
+        let file = t.directory.join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; wait", text(&file));
+        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1 });
+        t.run(&Bundle::new(t).probe(&["true"]).hook("createRuntime", hook))
+            .fails(1, &["hook"]);
+        let pid = fs::read_to_string(&file).expect("read");
+        wait_for(|| !std::path::Path::new("/proc").join(pid.trim()).exists());
+    })
+    .except(&[("runc", "kills the hook alone")]),
+    Case::runc(
+        "a hook whose program is not there fails with its path",
+        |t| {
+            let bundle = Bundle::new(t)
+                .probe(&["true"])
+                .hook("createRuntime", json!({ "path": "/no/such/hook" }));
+            t.run(&bundle)
+                .fails(1, &["/no/such/hook", "no such file or directory"]);
+        },
+    ),
+    Case::runc("a hook by a relative path is refused", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["true"])
+            .hook("createRuntime", json!({ "path": "sh" }));
+        assert_eq!(t.run(&bundle).code, 1);
+    }),
+    Case::runc(
+        "createRuntime runs in the host's namespaces, createContainer in the container's",
+        |t| {
+            let ns = |name: &str| text(&t.directory.join(name)).to_owned();
+            let bundle = Bundle::new(t)
+                .probe(&["report"])
+                .shell_hook(
+                    "createRuntime",
+                    &format!("readlink /proc/self/ns/mnt > {}", ns("runtime")),
+                )
+                .shell_hook(
+                    "createContainer",
+                    &format!("readlink /proc/self/ns/mnt > {}", ns("container")),
+                );
+            let report = t.run(&bundle).answer();
+            let own = fs::read_link("/proc/self/ns/mnt").expect("readlink");
+            assert_eq!(
+                fs::read_to_string(ns("runtime")).expect("read").trim(),
+                text(&own)
+            );
+            assert_eq!(
+                fs::read_to_string(ns("container")).expect("read").trim(),
+                report["namespaces"]["mnt"].as_str().expect("mnt")
+            );
+        },
+    ),
+    Case::kernel(
+        "startContainer runs inside the container with the root and the program's environment",
+        |t| {
+            let hook = json!({ "path": "/bin/probe", "args": ["probe", "spawn", "/bin/probe", "report", ";", "create", "/data/hook", "x"] });
+            let bundle = Bundle::new(t)
+                .probe(&["read", "/data/hook"])
+                .hook("startContainer", hook);
+            let outcome = t.run(&bundle).ok();
+            let last = outcome.answers().pop().expect("an answer");
+            assert_eq!(last, json!({ "text": "x" }));
+        },
+    ),
+    Case::kernel("a hook inherits stdio and no other descriptor", |t| {
+        let file = t.directory.join("fds");
+        let script = format!("exec > {}; ls /proc/$$/fd", text(&file));
+        t.run(
+            &Bundle::new(t)
+                .probe(&["true"])
+                .shell_hook("createRuntime", &script),
+        )
+        .ok();
+        let open = fs::read_to_string(&file).expect("read");
+        assert_eq!(open.lines().collect::<Vec<_>>(), ["0", "1", "2"]);
+    }),
+    Case::runc("a hook sees the cgroup of the container in place", |t| {
+        let file = t.directory.join("cgroup");
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let id = bundle.id.clone();
+        let path = if t.view == "v2" {
+            t.cgroup("", &id)
+        } else {
+            t.cgroup("pids", &id)
+        };
+        let script = format!("cat {}/cgroup.procs > {}", text(&path), text(&file));
+        let container = t.create(&bundle.shell_hook("createRuntime", &script));
+        assert_eq!(
+            fs::read_to_string(&file).expect("read").trim(),
+            container.pid().to_string()
+        );
+    }),
+];
+
+fn lines(path: &std::path::Path) -> Vec<String> {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[track_caller]
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !done() {
+        assert!(
+            begin.elapsed() < spec_tests::runtime::HANG,
+            "it never comes"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,474 @@
+//! The root filesystem as the program sees it: mounts and their options,
+//! propagation, masked and read-only paths, devices.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use spec_tests::bundle::push;
+use spec_tests::runtime::text;
+use spec_tests::{Bundle, Case, Needs, Test};
+
+const READ_ONLY: i32 = 30;
+const NO_ACCESS: i32 = 13;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::runc("the root is the bundle's rootfs and nothing of the host is mounted", |t| {
+        let bundle = Bundle::new(t).file("data/mark", "here").probe(&["read", "/data/mark", ";", "report"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers[0], json!({ "text": "here" }));
+        let targets = targets(&answers[1]);
+        assert_eq!(targets[0], "/");
+        for target in &targets {
+            let known = ["/", "/proc", "/dev", "/sys"].iter()
+                .any(|top| target == top || target.starts_with(&format!("{}/", top.trim_end_matches('/'))));
+            assert!(known && !target.starts_with("/tmp"), "{targets:?}");
+        }
+    }),
+    Case::runc("root.readonly makes the root read-only, its submounts stay as they are", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["create", "/data/x", "x", ";", "create", "/dev/shm/x", "x"])
+            .with(|config| config["root"]["readonly"] = json!(true));
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "errno": READ_ONLY }), json!({ "ok": true })]);
+        assert!(!bundle.rootfs().join("data/x").exists());
+    }),
+    Case::runc("a writable root is the bundle's", |t| {
+        let bundle = Bundle::new(t).probe(&["create", "/data/x", "x"]);
+        t.run(&bundle).ok();
+        assert_eq!(fs::read_to_string(bundle.rootfs().join("data/x")).expect("read"), "x");
+    }),
+    Case::runc("root.path may be absolute", |t| {
+        let bundle = Bundle::new(t).probe(&["say", "x"]);
+        let rootfs = text(&bundle.rootfs()).to_owned();
+        t.run(&bundle.with(|config| config["root"]["path"] = json!(rootfs))).ok();
+    }),
+    Case::runc("a root that is not there is refused", |t| {
+        let bundle = Bundle::new(t).with(|config| config["root"]["path"] = json!("nosuch"));
+        t.run(&bundle).fails(1, &["nosuch"]);
+    }),
+    Case::runc("hostname is set in the container only", |t| {
+        let own = fs::read_to_string("/proc/sys/kernel/hostname").expect("read");
+        let bundle = Bundle::new(t).with(|config| config["hostname"] = json!("a-name"));
+        assert_eq!(t.run(&bundle).answer()["hostname"], "a-name");
+        assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").expect("read"), own);
+    }),
+    Case::kernel("domainname is set in the container only", |t| {
+        let own = fs::read_to_string("/proc/sys/kernel/domainname").expect("read");
+        let bundle = Bundle::new(t).with(|config| config["domainname"] = json!("a.domain"));
+        assert_eq!(t.run(&bundle).answer()["domainname"], "a.domain");
+        assert_eq!(fs::read_to_string("/proc/sys/kernel/domainname").expect("read"), own);
+    })
+    .except(&[("runc", "1.2 brought it")]),
+    Case::runc("hostname without a new uts namespace is refused", |t| {
+        let bundle = Bundle::new(t).without_namespace("uts");
+        t.run(&bundle).fails(1, &["hostname"]);
+    }),
+    Case::runc("the default file systems are mounted with their options", |t| {
+        let report = t.run(&Bundle::new(t)).answer();
+        let check = |target: &str, kind: &str, options: &[&str]| {
+            let mount = mount(&report, target);
+            assert_eq!(mount["type"], kind, "{target}");
+            for option in options {
+                let found = mount["options"].as_array().expect("options");
+                assert!(found.contains(&json!(option)), "{target}: {option}: {found:?}");
+            }
+        };
+        check("/proc", "proc", &["rw"]);
+        check("/dev", "tmpfs", &["nosuid", "rw"]);
+        check("/dev/pts", "devpts", &["nosuid", "noexec"]);
+        check("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev"]);
+        check("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]);
+        check("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
+    }),
+    Case::runc("a bind of a directory shows it, and writes reach the host", |t| {
+        let bundle = shared(t, "/mnt", &["bind"]).probe(&["read", "/mnt/file", ";", "create", "/mnt/new", "x"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "host" }), json!({ "ok": true })]);
+        assert!(t.directory.join("shared/new").exists());
+    }),
+    Case::runc("a bind of a file makes the file that it is mounted on", |t| {
+        let source = t.directory.join("one");
+        fs::write(&source, "one file").expect("write");
+        let bundle = Bundle::new(t)
+            .mount("/made/deep/file", "bind", text(&source), &["bind", "ro"])
+            .probe(&["read", "/made/deep/file", ";", "open", "/made/deep/file", "1"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "one file" }), json!({ "errno": READ_ONLY })]);
+    }),
+    Case::runc("a bind whose source is not there is refused, with the path", |t| {
+        let bundle = Bundle::new(t).mount("/mnt", "bind", "/no/such/source", &["bind"]);
+        t.run(&bundle).fails(1, &["/no/such/source", "no such file or directory"]);
+    }),
+    Case::runc("a bind source that is relative is the bundle's", |t| {
+        let bundle = Bundle::new(t).mount("/mnt", "bind", "beside", &["bind"]).probe(&["list", "/mnt"]);
+        fs::create_dir(bundle.path.join("beside")).expect("mkdir");
+        fs::write(bundle.path.join("beside/x"), "").expect("write");
+        assert_eq!(t.run(&bundle).answer(), json!({ "names": ["x"] }));
+    }),
+    Case::runc("bind options: ro, nosuid, nodev, noexec, noatime", |t| {
+        let bundle = shared(t, "/mnt", &["bind", "ro", "nosuid", "nodev", "noexec", "noatime"]);
+        let mount = mount(&t.run(&bundle).answer(), "/mnt");
+        let options = mount["options"].as_array().expect("options");
+        for option in ["ro", "nosuid", "nodev", "noexec", "noatime"] {
+            assert!(options.contains(&json!(option)), "{option}: {options:?}");
+        }
+    }),
+    Case::runc("rbind takes submounts along, bind does not", |t| {
+        for (option, expected) in [("rbind", json!(["below"])), ("bind", json!([]))] {
+            let source = t.directory.join(t.id());
+            fs::create_dir_all(source.join("sub")).expect("mkdir");
+            let sub = source.join("sub");
+            let none = None::<&str>;
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), &sub, Some("tmpfs"), flags, none).expect("mount");
+            fs::write(sub.join("below"), "").expect("write");
+            let bundle = Bundle::new(t)
+                .mount("/mnt", "bind", text(&source), &[option])
+                .probe(&["list", "/mnt/sub"]);
+            let outcome = t.run(&bundle);
+            nix::mount::umount2(&sub, nix::mount::MntFlags::MNT_DETACH).expect("umount");
+            assert_eq!(outcome.answer(), json!({ "names": expected }));
+        }
+    }),
+    Case::runc("recursive options reach submounts: rro", |t| {
+        let source = t.directory.join("tree");
+        fs::create_dir_all(source.join("sub")).expect("mkdir");
+        let sub = source.join("sub");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), &sub, Some("tmpfs"), flags, None::<&str>).expect("mount");
+        let bundle = Bundle::new(t)
+            .mount("/mnt", "bind", text(&source), &["rbind", "rro"])
+            .probe(&["create", "/mnt/x", "x", ";", "create", "/mnt/sub/x", "x"]);
+        let outcome = t.run(&bundle);
+        nix::mount::umount2(&sub, nix::mount::MntFlags::MNT_DETACH).expect("umount");
+        assert_eq!(outcome.ok().answers(), [json!({ "errno": READ_ONLY }), json!({ "errno": READ_ONLY })]);
+    }),
+    Case::runc("recursive options: rnosuid, rnodev, rnoexec, rnoatime", |t| {
+        let bundle = shared(t, "/mnt", &["rbind", "rnosuid", "rnodev", "rnoexec", "rnoatime"]);
+        let mount = mount(&t.run(&bundle).answer(), "/mnt");
+        let options = mount["options"].as_array().expect("options");
+        for option in ["nosuid", "nodev", "noexec", "noatime"] {
+            assert!(options.contains(&json!(option)), "{option}: {options:?}");
+        }
+    }),
+    Case::runc("noexec holds", |t| {
+        let source = t.directory.join("programs");
+        fs::create_dir(&source).expect("mkdir");
+        fs::copy(&t.probe, source.join("probe")).expect("copy");
+        let bundle = Bundle::new(t)
+            .mount("/mnt", "bind", text(&source), &["bind", "noexec"])
+            .probe(&["exec", "/mnt/probe", "true"]);
+        assert_eq!(t.run(&bundle).answer(), json!({ "errno": NO_ACCESS }));
+    }),
+    Case::runc("a tmpfs has the size and mode that it is given", |t| {
+        let bundle = Bundle::new(t)
+            .mount("/mnt", "tmpfs", "tmpfs", &["size=1m", "mode=1770", "nr_inodes=64", "uid=5", "gid=6"])
+            .probe(&["statfs", "/mnt", ";", "stat", "/mnt"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers[0], json!({ "magic": "1021994", "blocks": 1 << 20, "inodes": 64 }));
+        assert_eq!(answers[1]["mode"], "1770");
+        assert_eq!(answers[1]["uid"], 5);
+        assert_eq!(answers[1]["gid"], 6);
+    }),
+    Case::runc("a tmpfs without a mode takes that of the directory below", |t| {
+        use std::os::unix::fs::PermissionsExt;
+        let bundle = Bundle::new(t).mount("/data", "tmpfs", "tmpfs", &[]).probe(&["stat", "/data"]);
+        fs::set_permissions(bundle.rootfs().join("data"), fs::Permissions::from_mode(0o751)).expect("chmod");
+        assert_eq!(t.run(&bundle).answer()["mode"], "0751");
+    }),
+    Case::runc("tmpcopyup fills the tmpfs with what was there", |t| {
+        let bundle = Bundle::new(t)
+            .file("data/sub/file", "kept")
+            .mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"])
+            .probe(&["read", "/data/sub/file", ";", "create", "/data/new", "x"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "kept" }), json!({ "ok": true })]);
+        assert!(!bundle.rootfs().join("data/new").exists());
+    }),
+    Case::runc("mounts come in the order of the list", |t| {
+        let bundle = shared(t, "/mnt", &["bind"])
+            .mount("/mnt/inner", "tmpfs", "tmpfs", &["size=64k"])
+            .probe(&["report"]);
+        let report = t.run(&bundle).answer();
+        assert_eq!(mount(&report, "/mnt/inner")["type"], "tmpfs");
+    }),
+    Case::runc("a mount point that is a symlink stays inside the root", |t| {
+        let bundle = Bundle::new(t)
+            .mount("/escape", "tmpfs", "tmpfs", &["size=64k"])
+            .probe(&["report"]);
+        let victim = t.directory.join("victim");
+        fs::create_dir(&victim).expect("mkdir");
+        std::os::unix::fs::symlink("/../../../../../../../data", bundle.rootfs().join("escape")).expect("symlink");
+        let report = t.run(&bundle).answer();
+        assert_eq!(mount(&report, "/data")["type"], "tmpfs");
+    }),
+    Case::kernel("a symlink to the host's path never lets a mount out", |t| {
+        let victim = t.directory.join("victim");
+        fs::create_dir(&victim).expect("mkdir");
+        fs::write(victim.join("mark"), "").expect("write");
+        let bundle = Bundle::new(t)
+            .mount("/escape", "tmpfs", "tmpfs", &["size=64k"])
+            .probe(&["pause"]);
+        std::os::unix::fs::symlink(&victim, bundle.rootfs().join("escape")).expect("symlink");
+        if t.call(&["run", "-d", "-b", text(&bundle.path), &bundle.id]).code == 0 {
+            let container = t.adopt(&bundle.id);
+            let report = container.probe(&[], &["report"]).answer();
+            assert!(targets(&report).contains(&text(&victim).to_owned()));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        assert!(!mounts.contains(text(&victim)));
+        assert!(victim.join("mark").exists());
+    }),
+    Case::kernel("/proc or /sys that is a symlink is refused", |t| {
+        // CVE-2019-19921, CVE-2023-27561.
+        let bundle = Bundle::new(t).probe(&["true"]);
+        fs::remove_dir(bundle.rootfs().join("proc")).expect("rmdir");
+        std::os::unix::fs::symlink("/data", bundle.rootfs().join("proc")).expect("symlink");
+        t.run(&bundle).fails(1, &["proc"]);
+    }),
+    Case::kernel("a mount over a part of /proc that is not on the list is refused", |t| {
+        for target in ["/proc/self/attr", "/proc/sys/kernel", "/proc/1"] {
+            let bundle = shared(t, target, &["bind"]).probe(&["true"]);
+            t.run(&bundle).fails(1, &[target]);
+            fs::remove_dir_all(t.directory.join("shared")).expect("rmdir");
+        }
+    }),
+    Case::runc("a mount over /proc/meminfo is allowed", |t| {
+        let source = t.directory.join("meminfo");
+        fs::write(&source, "faked").expect("write");
+        let bundle = Bundle::new(t)
+            .mount("/proc/meminfo", "bind", text(&source), &["bind"])
+            .probe(&["read", "/proc/meminfo"]);
+        assert_eq!(t.run(&bundle).answer(), json!({ "text": "faked" }));
+    }),
+    Case::runc("nothing propagates to the host with rprivate and rslave", |t| {
+        for propagation in ["rprivate", "private", "rslave", "slave"] {
+            let bundle = shared(t, "/mnt", &["rbind"])
+                .with(|config| config["linux"]["rootfsPropagation"] = json!(propagation))
+                .probe(&["true"]);
+            t.run(&bundle).ok();
+            let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+            assert!(!mounts.contains(text(&bundle.path)), "{propagation}");
+            fs::remove_dir_all(t.directory.join("shared")).expect("rmdir");
+        }
+    }),
+    Case::kernel("rootfsPropagation shared shows in mountinfo", |t| {
+        let bundle =
+            Bundle::new(t).with(|config| config["linux"]["rootfsPropagation"] = json!("shared"));
+        let root = mount(&t.run(&bundle).answer(), "/");
+        assert!(root["propagation"].as_str().expect("text").contains("shared:"), "{root}");
+    })
+    .except(&[("runc", "leaves the root private where the host's root is")]),
+    Case::kernel("rootfsPropagation unbindable shows in mountinfo", |t| {
+        let bundle =
+            Bundle::new(t).with(|config| config["linux"]["rootfsPropagation"] = json!("unbindable"));
+        let root = mount(&t.run(&bundle).answer(), "/");
+        assert!(root["propagation"].as_str().expect("text").contains("unbindable"), "{root}");
+    })
+    .except(&[("runc", "binds the rootfs after it made all unbindable, which fails")]),
+    Case::runc("a mount's own propagation option is applied", |t| {
+        for (option, text) in [("shared", "shared:"), ("unbindable", "unbindable"), ("private", "")] {
+            let bundle = shared(t, "/mnt", &["bind", option]);
+            let mount = mount(&t.run(&bundle).answer(), "/mnt");
+            let propagation = mount["propagation"].as_str().expect("text");
+            assert!(if text.is_empty() { propagation.is_empty() } else { propagation.contains(text) }, "{mount}");
+            fs::remove_dir_all(t.directory.join("shared")).expect("rmdir");
+        }
+    }),
+    Case::runc("masked paths read as nothing and can't be written", |t| {
+        let bundle = Bundle::new(t)
+            .file("data/file", "secret")
+            .file("data/dir/inner", "secret")
+            .with(|config| config["linux"]["maskedPaths"] = json!(["/data/file", "/data/dir", "/no/such"]))
+            .probe(&["read", "/data/file", ";", "list", "/data/dir", ";", "create", "/data/dir/x", "x"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "" }), json!({ "names": [] }), json!({ "errno": READ_ONLY })]);
+        assert_eq!(fs::read_to_string(bundle.rootfs().join("data/file")).expect("read"), "secret");
+    }),
+    Case::runc("read-only paths can be read and not written", |t| {
+        let bundle = Bundle::new(t)
+            .file("data/dir/inner", "text")
+            .with(|config| config["linux"]["readonlyPaths"] = json!(["/data/dir", "/no/such"]))
+            .probe(&["read", "/data/dir/inner", ";", "create", "/data/dir/x", "x", ";", "create", "/data/y", "y"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "text" }), json!({ "errno": READ_ONLY }), json!({ "ok": true })]);
+    }),
+    Case::runc("/proc/sys can't be written by default", |t| {
+        let bundle = Bundle::new(t).probe(&["write", "/proc/sys/kernel/domainname", "x"]);
+        assert_eq!(t.run(&bundle).answer(), json!({ "errno": READ_ONLY }));
+    }),
+    Case::runc("the default devices and links are there", |t| {
+        let dev = t.run(&Bundle::new(t)).answer()["dev"].clone();
+        for (name, device) in [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")] {
+            assert_eq!(dev[name]["type"], "char", "{name}");
+            assert_eq!(dev[name]["device"], device, "{name}");
+            assert_eq!(dev[name]["mode"], "0666", "{name}");
+        }
+        for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")] {
+            assert_eq!(dev[name]["target"], target, "{name}");
+        }
+    }),
+    Case::runc("devices of the list are made with type, mode and owner", |t| {
+        let bundle = Bundle::new(t).probe(&["report", ";", "stat", "/data/deep/dev"]).with(|config| {
+            config["linux"]["devices"] = json!([
+                { "path": "/dev/mychar", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 3, "gid": 4 },
+                { "path": "/dev/myblock", "type": "b", "major": 7, "minor": 0, "fileMode": 0o600 },
+                { "path": "/dev/myfifo", "type": "p", "fileMode": 0o622 },
+                { "path": "/data/deep/dev", "type": "u", "major": 1, "minor": 5, "fileMode": 0o666 },
+            ]);
+        });
+        let answers = t.run(&bundle).ok().answers();
+        let dev = &answers[0]["dev"];
+        assert_eq!(dev["mychar"], json!({ "type": "char", "mode": "0640", "uid": 3, "gid": 4, "size": 0, "device": "1:3" }));
+        assert_eq!(dev["myblock"]["type"], "block");
+        assert_eq!(dev["myblock"]["device"], "7:0");
+        assert_eq!(dev["myfifo"]["type"], "fifo");
+        assert_eq!(dev["myfifo"]["mode"], "0622");
+        assert_eq!(answers[1]["device"], "1:5");
+        assert_eq!(answers[1]["type"], "char");
+    }),
+    Case::runc("the device cgroup denies what is not allowed", |t| {
+        let list = json!([{ "path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }]);
+        let with = |allow: bool| {
+            let bundle = Bundle::new(t).probe(&["open", "/dev/kmsg2", "0", ";", "open", "/dev/null", "2"]);
+            let list = list.clone();
+            bundle.with(move |config| {
+                config["linux"]["devices"] = list;
+                config["process"]["capabilities"]["effective"] = json!(["CAP_SYSLOG"]);
+                config["process"]["capabilities"]["permitted"] = json!(["CAP_SYSLOG"]);
+                config["process"]["capabilities"]["bounding"] = json!(["CAP_SYSLOG"]);
+                if allow {
+                    let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm" });
+                    push(&mut config["linux"]["resources"]["devices"], rule);
+                }
+            })
+        };
+        let answers = t.run(&with(false)).ok().answers();
+        assert_eq!(answers, [json!({ "errno": 1 }), json!({ "ok": true })]);
+        let answers = t.run(&with(true)).ok().answers();
+        assert_eq!(answers, [json!({ "ok": true }), json!({ "ok": true })]);
+    }),
+    Case::runc("sysctl is set in the container's namespaces only", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["read", "/proc/sys/net/ipv4/ip_forward", ";", "read", "/proc/sys/kernel/shmmni", ";", "read", "/proc/sys/fs/mqueue/queues_max"])
+            .with(|config| config["linux"]["sysctl"] = json!({
+                "net.ipv4.ip_forward": "1", "kernel.shmmni": "123", "fs.mqueue.queues_max": "77",
+            }));
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers, [json!({ "text": "1\n" }), json!({ "text": "123\n" }), json!({ "text": "77\n" })]);
+        assert_ne!(fs::read_to_string("/proc/sys/kernel/shmmni").expect("read"), "123\n");
+    }),
+    Case::runc("a sysctl of no namespace, or of the host's, is refused", |t| {
+        for name in ["kernel.core_pattern", "vm.swappiness", "kernel.core_pattern+x", "fs.file-max"] {
+            let bundle = Bundle::new(t).with(|config| config["linux"]["sysctl"] = json!({ name: "1" }));
+            t.run(&bundle).fails(1, &[name]);
+        }
+        let bundle = Bundle::new(t)
+            .without_namespace("network")
+            .with(|config| config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" }));
+        t.run(&bundle).fails(1, &["net.ipv4.ip_forward"]);
+    }),
+    Case::runc("a mount with an option that the kernel refuses names the mount", |t| {
+        let bundle = Bundle::new(t).mount("/mnt", "tmpfs", "tmpfs", &["nonsense=1"]);
+        t.run(&bundle).fails(1, &["/mnt", "invalid argument"]);
+    }),
+    Case::runc("a file system type that is none names the mount", |t| {
+        let bundle = Bundle::new(t).mount("/mnt", "nosuchfs", "none", &[]);
+        t.run(&bundle).fails(1, &["/mnt", "no such device"]);
+    }),
+    Case::kernel("a mount's mappings translate owners (idmap)", |t| {
+        let source = t.directory.join("shared");
+        fs::create_dir(&source).expect("mkdir");
+        fs::write(source.join("file"), "").expect("write");
+        std::os::unix::fs::chown(source.join("file"), Some(1), Some(2)).expect("chown");
+        let mapping = json!([{ "containerID": 0, "hostID": 5000, "size": 100 }]);
+        let bundle = Bundle::new(t).probe(&["stat", "/mnt/file"]).with(|config| {
+            push(&mut config["mounts"], json!({
+                "destination": "/mnt", "type": "bind", "source": text(&source), "options": ["bind", "idmap"],
+                "uidMappings": mapping, "gidMappings": mapping,
+            }));
+        });
+        let answer = t.run(&bundle).answer();
+        assert_eq!(answer["uid"], 5001);
+        assert_eq!(answer["gid"], 5002);
+    })
+    .except(&[("runc", "1.2 brought it")]),
+    Case::kernel("the program can't write its own runtime", |t| {
+        // CVE-2019-5736: /proc/self/exe of the runtime is never writable.
+        let bundle = Bundle::new(t).args(&["/data/self"]);
+        std::os::unix::fs::symlink("/proc/self/exe", bundle.rootfs().join("data/self")).expect("symlink");
+        let before = fs::metadata(&t.runtime).expect("stat").modified().expect("time");
+        let _ = t.run(&bundle);
+        assert_eq!(fs::metadata(&t.runtime).expect("stat").modified().expect("time"), before);
+    }),
+    Case::runc("the cgroup mount shows the container's cgroup, read-only", |t| {
+        let bundle = Bundle::new(t)
+            .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
+            .probe(&["report", ";", "read", "/sys/fs/cgroup/pids/cgroup.procs", ";", "mkdir", "/sys/fs/cgroup/pids/x", ";", "read", "/sys/fs/cgroup/cgroup.procs"]);
+        let answers = t.run(&bundle).ok().answers();
+        let procs = if t.view == "v2" { &answers[3] } else { &answers[1] };
+        assert_eq!(procs, &json!({ "text": "1\n" }));
+        if t.view == "v2" {
+            assert_eq!(mount(&answers[0], "/sys/fs/cgroup")["type"], "cgroup2");
+        } else {
+            assert_eq!(mount(&answers[0], "/sys/fs/cgroup")["type"], "tmpfs");
+            assert_eq!(mount(&answers[0], "/sys/fs/cgroup/memory")["type"], "cgroup");
+            assert_eq!(answers[2], json!({ "errno": READ_ONLY }));
+        }
+    })
+    .needs(Needs::V1),
+    Case::runc("the cgroup mount in a cgroup namespace shows its root", |t| {
+        let bundle = Bundle::new(t)
+            .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
+            .with(|config| push(&mut config["linux"]["namespaces"], json!({ "type": "cgroup" })))
+            .probe(&["report"]);
+        let report = t.run(&bundle).answer();
+        let cgroup = report["cgroup"].as_str().expect("cgroup");
+        for line in cgroup.lines() {
+            // v1 of the view without cgroup2: the unified line has no member.
+            assert!(line.ends_with(":/"), "{line}");
+        }
+        let target = if t.view == "v2" { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+        assert_eq!(mount(&report, target)["root"], "/");
+    }),
+    Case::runc("no /dev mount: the devices of the rootfs stay as they are", |t| {
+        let bundle = Bundle::new(t).probe(&["stat", "/dev/mine"]).file("dev/mine", "x").file("dev/null", "").with(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|path| path.starts_with("/dev")));
+            push(&mut config["mounts"], json!({ "destination": "/dev", "type": "bind", "source": "rootfs/dev", "options": ["bind"] }));
+        });
+        assert_eq!(t.run(&bundle).answer()["type"], "file");
+    }),
+    Case::kernel("a file where a mounted directory goes is refused, with the path", |t| {
+        let bundle = shared(t, "/data/file", &["bind"]).file("data/file", "x");
+        t.run(&bundle).fails(1, &["/data/file"]);
+
+    }),
+];
+
+/// A bundle with a directory of the case, in which `file` says `host`,
+/// mounted on `target`.
+fn shared(t: &Test, target: &str, options: &[&str]) -> Bundle {
+    let source = t.directory.join("shared");
+    fs::create_dir_all(&source).expect("mkdir");
+    fs::write(source.join("file"), "host").expect("write");
+    Bundle::new(t).mount(target, "bind", text(&source), options)
+}
+
+fn targets(report: &Value) -> Vec<String> {
+    let mounts = report["mounts"].as_array().expect("mounts");
+    mounts
+        .iter()
+        .map(|mount| mount["target"].as_str().expect("target").to_owned())
+        .collect()
+}
+
+/// The topmost mount on this path.
+#[track_caller]
+fn mount(report: &Value, target: &str) -> Value {
+    let mounts = report["mounts"].as_array().expect("mounts");
+    let found = mounts.iter().rfind(|mount| mount["target"] == target);
+    found
+        .unwrap_or_else(|| panic!("nothing on {target}: {:?}", targets(report)))
+        .clone()
+}
