@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
+use crate::notify::Relay;
 use crate::sys::process::{self, Interest};
 use crate::sys::signal::Blocked;
 use crate::sys::{descriptors, terminal};
@@ -38,7 +39,8 @@ impl Foreground {
 
     /// Stays with the process `pid`, which is our child, until it ends, and
     /// returns its exit code, or 128 and the number of the signal that killed
-    /// it. `master` is the master of its terminal, if it has one.
+    /// it. `master` is the master of its terminal, if it has one, and `relay`
+    /// passes on that it is ready.
     ///
     /// # Errors
     /// Those of poll(2) and waitpid(2).
@@ -47,6 +49,7 @@ impl Foreground {
         pid: Pid,
         pidfd: BorrowedFd<'_>,
         master: Option<OwnedFd>,
+        mut relay: Option<Relay>,
     ) -> Result<u8> {
         let mut terminal = master.map(Terminal::take).transpose()?;
         loop {
@@ -54,12 +57,19 @@ impl Foreground {
                 (self.signals.as_fd(), Interest::Read),
                 (pidfd, Interest::Read),
             ];
+            watched.extend(relay.iter().map(|relay| (relay.as_fd(), Interest::Read)));
+            let first = watched.len();
             if let Some(terminal) = &terminal {
                 watched.extend(terminal.interests());
             }
             let ready = process::poll(&watched, None)?;
             if let Some(terminal) = &mut terminal {
-                terminal.copy(&ready[2..]);
+                terminal.copy(&ready[first..]);
+            }
+            // We are the process to watch: we end with the container.
+            let ours = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+            if relay.as_ref().map(|relay| relay.pass(ours)).transpose()? == Some(true) {
+                relay = None;
             }
             self.forward_signals(pidfd, terminal.as_ref())?;
             if let Some(code) = reap(pid)? {

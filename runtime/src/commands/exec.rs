@@ -38,7 +38,7 @@ pub fn execute(global: &Global, log: &Log, args: &Exec) -> Result<u8> {
         return Ok(0);
     };
     let terminal = newborn.terminal.take();
-    foreground.supervise(newborn.pid, newborn.pidfd.as_fd(), terminal)
+    foreground.supervise(newborn.pid, newborn.pidfd.as_fd(), terminal, None)
 }
 
 /// Makes the process and lets it run.

@@ -1,13 +1,14 @@
 //! The making of a container, as `create` and `run` share it.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::cli::{CgroupManager, Global, New, Rootless};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::log::Log;
-use crate::notify;
+use crate::notify::{self, Relay};
 use crate::parent::{self, Announce, Created, Options, gate};
 use crate::plan::cgroup::Manager;
 use crate::plan::{Plan, Request};
@@ -38,6 +39,8 @@ pub(super) struct Launched {
     pub(super) record: Record,
     /// Its process and its cgroup.
     pub(super) created: Created,
+    /// Where its readiness is told, if this process is to pass it on.
+    pub(super) relay: Option<Relay>,
     /// Every decision about it.
     pub(super) plan: Plan,
 }
@@ -101,10 +104,11 @@ pub(super) fn launch(
     let container = Root::open(global.root.as_deref())?.create(id)?;
     let mut record = record(id, &plan, &spec);
     match make(&plan, &container, &mut record, &json, start, options) {
-        Ok(created) => Ok(Launched {
+        Ok((created, relay)) => Ok(Launched {
             container,
             record,
             created,
+            relay,
             plan,
         }),
         Err(error) => Err(abandon(log, container, &plan, &record, error)),
@@ -112,7 +116,7 @@ pub(super) fn launch(
 }
 
 /// Who makes the cgroup.
-fn cgroup_manager(global: &Global) -> Result<Manager> {
+pub(super) fn cgroup_manager(global: &Global) -> Result<Manager> {
     match global.cgroup_manager() {
         CgroupManager::Cgroupfs => Ok(Manager::Cgroupfs),
         CgroupManager::Disabled => Ok(Manager::Disabled),
@@ -151,19 +155,32 @@ fn make(
     json: &[u8],
     start: Start,
     options: Options,
-) -> Result<Created> {
+) -> Result<(Created, Option<Relay>)> {
     // The bundle is the user's, who may change it: what the container was made
     // from stays with its state (runtime.md, "create").
     container.write(CONFIG, json)?;
-    if notify::manager().is_some() {
-        // Any user of the container must reach the socket in it.
-        directory::make(container.dir(), NOTIFY, 0o755)?;
-    }
+    let relay = match notify::manager() {
+        None => None,
+        Some(manager) => {
+            // Any user of the container must reach the socket in it.
+            directory::make(container.dir(), NOTIFY, 0o755)?;
+            let bind = |dir: OwnedFd| Relay::bind(dir.as_fd(), manager);
+            // `start` will listen itself.
+            (start != Start::Later)
+                .then(|| directory::open_in(container.dir(), NOTIFY).map_err(Error::from))
+                .transpose()?
+                .map(bind)
+                .transpose()?
+        }
+    };
     let gate = match start {
         Start::Later => Some(gate::make(container)?),
         Start::Detached | Start::Foreground => None,
     };
-    parent::create(plan, container, record, gate, options)
+    Ok((
+        parent::create(plan, container, record, gate, options)?,
+        relay,
+    ))
 }
 
 /// Removes the state of a container that could not be made, and runs its

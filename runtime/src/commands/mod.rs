@@ -7,6 +7,7 @@ pub mod features;
 pub mod kill;
 mod launch;
 pub mod list;
+pub mod plan;
 pub mod ps;
 pub mod run;
 pub mod spec;
@@ -39,6 +40,7 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::State(args) => state::execute(global, args).map(|()| 0),
         Command::List(args) => list::execute(global, log, args).map(|()| 0),
         Command::Ps(args) => ps::execute(global, args).map(|()| 0),
+        Command::Plan(args) => plan::execute(global, args),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
         _ => Err(Error::new(Kind::Unsupported, "not in this build")),

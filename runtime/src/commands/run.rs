@@ -36,6 +36,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
         container,
         record,
         mut created,
+        relay,
         plan,
     } = launched;
 
@@ -53,13 +54,17 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
         created.init.kill();
         return Err(destroy(log, container, &record, error));
     }
-    let Some(foreground) = foreground else {
-        return Ok(0);
-    };
     // Others may now do with the container what they like.
     let container = container.unlock()?;
+    let Some(foreground) = foreground else {
+        if let Some(relay) = relay {
+            relay.wait(created.init.pidfd.as_fd(), created.init.pid.as_raw())?;
+        }
+        return Ok(0);
+    };
     let terminal = created.init.terminal.take();
-    let code = foreground.supervise(created.init.pid, created.init.pidfd.as_fd(), terminal)?;
+    let (pid, pidfd) = (created.init.pid, created.init.pidfd.as_fd());
+    let code = foreground.supervise(pid, pidfd, terminal, relay)?;
     if !run.keep {
         clean_up(log, container, &record).context(|| "delete")?;
     }

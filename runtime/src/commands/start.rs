@@ -4,16 +4,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::launch::NOTIFY;
 use crate::channel;
 use crate::cli::{self, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
 use crate::log::Log;
+use crate::notify::{self, Relay};
 use crate::parent::gate;
 use crate::plan::hooks::Hooks;
 use crate::spec::Spec;
 use crate::state::{CONFIG, Locked, Record, Root, Status};
-use crate::sys::{descriptors, process};
+use crate::sys::{descriptors, directory, process};
 
 /// Starts the program of the container.
 ///
@@ -23,6 +25,7 @@ use crate::sys::{descriptors, process};
 pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
     let container = Root::open(global.root.as_deref())?.lock(&start.id)?;
     let record = container.record()?;
+    let relay = relay(&container)?;
     open_gate(&container, &record)?;
     let spec = Spec::parse(&container.read(CONFIG)?)?;
     let hooks = Hooks::plan(&spec.hooks)?;
@@ -33,7 +36,35 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
             return Err(stop(log, container, &record, error));
         }
     }
-    Ok(())
+    match relay {
+        Some(relay) => wait_until_ready(&relay, container, &record),
+        None => Ok(()),
+    }
+}
+
+/// The way of the container's readiness to our service manager, if there is
+/// one and the container was made for it.
+fn relay(container: &Locked) -> Result<Option<Relay>> {
+    let Some(manager) = notify::manager() else {
+        return Ok(None);
+    };
+    match directory::open_in(container.dir(), NOTIFY) {
+        Ok(directory) => Relay::bind(directory.as_fd(), manager).map(Some),
+        Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Stays until the container is ready, without keeping others from it.
+fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result<()> {
+    container.unlock()?;
+    let Some(init) = record.init.as_ref() else {
+        return Ok(());
+    };
+    match init.open()? {
+        Some(pidfd) => relay.wait(pidfd.as_fd(), init.pid),
+        None => Ok(()),
+    }
 }
 
 /// A container whose poststart hook failed is stopped and deleted

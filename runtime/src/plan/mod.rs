@@ -16,6 +16,7 @@ pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub mod report;
 pub mod sysctl;
 mod written_mount;
 

@@ -207,7 +207,8 @@ fn id_maps(linux: &spec::Linux, planned: &Namespaces) -> Result<Option<IdMaps>> 
     let (uids, gids) = (&linux.uid_mappings, &linux.gid_mappings);
     if !planned.creates(NamespaceType::User) {
         // A joined user namespace has its mappings; engines list them again.
-        if !planned.joins(NamespaceType::User) && !(uids.is_empty() && gids.is_empty()) {
+        let mapped = !uids.is_empty() || !gids.is_empty();
+        if mapped && !planned.joins(NamespaceType::User) {
             return Err(Error::config(
                 "linux.uidMappings",
                 "id mappings need a user namespace in linux.namespaces",

@@ -129,6 +129,21 @@ fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
     Err(Error::new(Kind::InvalidConfig, text))
 }
 
+/// The JSON paths of properties of a config.json that the specification does
+/// not know, and that are therefore ignored; none for a document that can't
+/// be read.
+#[must_use]
+pub fn unknown_properties(json: &[u8]) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let read: Result<Spec, _> =
+        serde_ignored::deserialize(&mut deserializer, |path| unknown.push(path.to_string()));
+    if read.is_err() {
+        unknown.clear();
+    }
+    unknown
+}
+
 impl Spec {
     /// Reads a config.json.
     ///

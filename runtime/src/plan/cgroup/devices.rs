@@ -20,6 +20,16 @@ pub struct Rule {
     pub devices: Devices,
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.allow { "allow" } else { "deny" };
+        match &self.devices {
+            Devices::All => write!(f, "{verb} all devices"),
+            Devices::Some(device, access) => write!(f, "{verb} device {device} {access}"),
+        }
+    }
+}
+
 /// What a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Devices {

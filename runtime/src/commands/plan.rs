@@ -1,0 +1,65 @@
+//! `rrun plan`: what would be done for a bundle, and nothing done.
+
+use std::fs;
+use std::path::Path;
+
+use super::launch::{cgroup_manager, rootless};
+use super::print;
+use crate::cli::{self, Global, PlanFormat};
+use crate::error::{Error, Kind, Result};
+use crate::host::Host;
+use crate::plan::report::Report;
+use crate::plan::{Plan, Request};
+use crate::spec::{self, Spec};
+use crate::sys;
+
+/// Prints the plan. The exit code is 1 if `create` would refuse the bundle.
+///
+/// # Errors
+/// A bundle that can't be read.
+pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
+    let bundle = args.bundle();
+    let bundle = sys::call(bundle.canonicalize(), || format!("realpath({bundle:?})"))?;
+    let path = bundle.join("config.json");
+    let json = sys::call(fs::read(&path), || format!("read({path:?})"))?;
+    let mut report = match plan(global, &bundle, &json) {
+        Ok(plan) => Report::of(&plan),
+        Err(error) => Report {
+            bundle: bundle.to_string_lossy().into_owned(),
+            refused: vec![error.to_string()],
+            ..Report::default()
+        },
+    };
+    let unknown = spec::unknown_properties(&json);
+    report.ignored.extend(
+        unknown
+            .into_iter()
+            .map(|path| format!("{path}: unknown property")),
+    );
+    match args.format() {
+        PlanFormat::Text => print(&report.text())?,
+        PlanFormat::Json => {
+            let json = serde_json::to_string_pretty(&report)
+                .map_err(|error| Error::new(Kind::System, format!("print as JSON: {error}")))?;
+            print(&format!("{json}\n"))?;
+        }
+    }
+    Ok(u8::from(!report.refused.is_empty()))
+}
+
+/// The plan of the bundle under the name of its folder.
+fn plan(global: &Global, bundle: &Path, json: &[u8]) -> Result<Plan> {
+    let spec = Spec::parse(json)?;
+    let host = Host::read(rootless(global))?;
+    let name = bundle.file_name().unwrap_or_default().to_string_lossy();
+    let request = Request {
+        id: &name,
+        bundle,
+        no_pivot: false,
+        no_new_keyring: false,
+        manager: cgroup_manager(global)?,
+        listen_fds: 0,
+        notify: None,
+    };
+    Plan::new(&spec, &request, &host)
+}

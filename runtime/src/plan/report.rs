@@ -1,0 +1,327 @@
+//! A plan as words: what would be done, in order.
+//!
+//! `rrun plan` prints it as text, or as JSON for programs. Each step is one
+//! line of the field's words, made from the same data that parent and child
+//! act on, so that the report can't promise what is not done.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::capabilities::names_of;
+use super::hooks::Hook;
+use super::mounts::Entry;
+use super::{Plan, cgroup};
+use crate::seccomp::Filter;
+
+/// What would be done for a bundle, and what would not.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// The bundle, absolute.
+    pub bundle: String,
+    /// The steps, by the part of the work they belong to, in order.
+    pub sections: Vec<Section>,
+    /// What was asked for and is left out, with the reason.
+    pub ignored: Vec<String>,
+    /// What keeps the container from being made, with the field.
+    pub refused: Vec<String>,
+}
+
+/// Steps that belong together.
+#[derive(Debug, Serialize)]
+pub struct Section {
+    /// What they are about.
+    pub name: &'static str,
+    /// A line each.
+    pub steps: Vec<String>,
+}
+
+impl Report {
+    /// The report of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let sections = [
+            ("cgroup", cgroup_steps(&plan.cgroup)),
+            ("namespaces", namespaces(plan)),
+            ("session", session(plan)),
+            ("root filesystem", root(plan)),
+            ("hooks before pivot", hooks_before(plan)),
+            ("pivot", vec![enter(plan)]),
+            ("inside", inside(plan)),
+            ("process", process(plan)),
+            ("seccomp", plan.filter.iter().flat_map(filter).collect()),
+            ("start", start(plan)),
+        ];
+        let mut ignored = plan.warnings.clone();
+        ignored.extend(
+            plan.filter
+                .iter()
+                .flat_map(|filter| filter.warnings.iter().cloned()),
+        );
+        Self {
+            bundle: plan.bundle.to_string_lossy().into_owned(),
+            sections: sections
+                .into_iter()
+                .filter(|(_, steps)| !steps.is_empty())
+                .map(|(name, steps)| Section { name, steps })
+                .collect(),
+            ignored,
+            refused: Vec::new(),
+        }
+    }
+
+    /// The report for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("plan for {}\n", self.bundle);
+        for section in &self.sections {
+            let _ = writeln!(text, "\n{}", section.name);
+            for step in &section.steps {
+                let _ = writeln!(text, "  {step}");
+            }
+        }
+        for (title, lines) in [("ignored", &self.ignored), ("refused", &self.refused)] {
+            if !lines.is_empty() {
+                let _ = writeln!(text, "\n{title}");
+                for line in lines {
+                    let _ = writeln!(text, "  {line}");
+                }
+            }
+        }
+        text
+    }
+}
+
+fn cgroup_steps(plan: &cgroup::CgroupPlan) -> Vec<String> {
+    if plan.manager == cgroup::Manager::Disabled {
+        return vec!["stay in the caller's cgroup, without limits".to_owned()];
+    }
+    let mut steps: Vec<String> = plan
+        .members
+        .iter()
+        .map(|member| format!("make {}", member.directory().display()))
+        .collect();
+    let controller =
+        |write: &cgroup::Write| write.file.split('.').next() == Some(&write.controller);
+    steps.extend(plan.writes.iter().map(|write| {
+        let of = if controller(write) {
+            String::new()
+        } else {
+            format!(" ({})", write.controller)
+        };
+        format!("write {} = {}{of}", write.file, write.value.trim_end())
+    }));
+    for rule in plan.devices.iter().flatten() {
+        steps.push(format!("{rule}"));
+    }
+    steps
+}
+
+fn namespaces(plan: &Plan) -> Vec<String> {
+    let namespaces = &plan.namespaces;
+    let mut steps: Vec<String> = namespaces
+        .join
+        .iter()
+        .map(|join| format!("join {} of {}", join.kind.name(), join.path.display()))
+        .collect();
+    steps.extend(
+        namespaces
+            .new
+            .iter()
+            .map(|kind| format!("new {}", kind.name())),
+    );
+    if let Some(maps) = &namespaces.id_maps {
+        for (kind, mappings) in [("uid", &maps.uids), ("gid", &maps.gids)] {
+            steps.extend(mappings.iter().map(|mapping| {
+                let (inside, outside) = (mapping.container_id, mapping.host_id);
+                format!(
+                    "map {kind} {inside} to {outside} on the host, {} ids",
+                    mapping.size
+                )
+            }));
+        }
+    }
+    steps.extend(namespaces.time_offsets.iter().flat_map(|offsets| {
+        offsets
+            .lines()
+            .map(|line| format!("set clock offset {line}"))
+    }));
+    steps
+}
+
+fn session(plan: &Plan) -> Vec<String> {
+    let mut steps = Vec::new();
+    steps.extend(
+        plan.keyring
+            .iter()
+            .map(|name| format!("join session keyring {name:?}")),
+    );
+    if plan.namespaces.creates(crate::spec::NamespaceType::Network) {
+        steps.push("bring up the loopback device".to_owned());
+    }
+    steps.extend(
+        plan.hostname
+            .iter()
+            .map(|name| format!("set hostname {name:?}")),
+    );
+    steps.extend(
+        plan.domainname
+            .iter()
+            .map(|name| format!("set domainname {name:?}")),
+    );
+    steps
+}
+
+fn root(plan: &Plan) -> Vec<String> {
+    let propagation = format!("make all mounts {}", plan.rootfs.propagation);
+    std::iter::once(propagation)
+        .chain(plan.rootfs.ops.iter().map(ToString::to_string))
+        .collect()
+}
+
+fn enter(plan: &Plan) -> String {
+    let how = match plan.rootfs.entry {
+        Entry::Pivot => "pivot_root",
+        Entry::Move => "moving it to the top",
+        Entry::Chroot => "chroot, without a mount namespace",
+    };
+    format!("enter {} by {how}", plan.rootfs.path.display())
+}
+
+fn hook_lines(moment: &str, hooks: &[Hook]) -> Vec<String> {
+    let line = |hook: &Hook| {
+        let args: Vec<_> = hook.args.iter().map(|arg| arg.to_string_lossy()).collect();
+        let limit = hook
+            .timeout
+            .map_or(String::new(), |limit| format!(", {} s", limit.as_secs()));
+        format!(
+            "{moment}: {} [{}]{limit}",
+            hook.path.to_string_lossy(),
+            args.join(" ")
+        )
+    };
+    hooks.iter().map(line).collect()
+}
+
+fn hooks_before(plan: &Plan) -> Vec<String> {
+    let hooks = &plan.hooks;
+    [
+        hook_lines("prestart", &hooks.prestart),
+        hook_lines("createRuntime", &hooks.create_runtime),
+        hook_lines("createContainer", &hooks.create_container),
+    ]
+    .concat()
+}
+
+fn inside(plan: &Plan) -> Vec<String> {
+    let sysctls = plan.rootfs.sysctls.iter();
+    let mut steps: Vec<String> = sysctls
+        .map(|(path, value)| format!("write /proc/sys/{} = {value}", path.display()))
+        .collect();
+    steps.extend(plan.rootfs.finish.iter().map(ToString::to_string));
+    steps
+}
+
+fn process(plan: &Plan) -> Vec<String> {
+    let process = &plan.process;
+    let mut steps = Vec::new();
+    if process.terminal.is_some() {
+        steps.push("make a terminal".to_owned());
+    }
+    steps.extend(
+        process
+            .apparmor_profile
+            .iter()
+            .map(|name| format!("AppArmor profile {name:?}")),
+    );
+    let sets = &process.capabilities;
+    for (name, set) in [
+        ("bounding", sets.bounding),
+        ("permitted", sets.permitted),
+        ("effective", sets.effective),
+        ("inheritable", sets.inheritable),
+        ("ambient", sets.ambient),
+    ] {
+        let names = names_of(set);
+        let names = if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(" ")
+        };
+        steps.push(format!("{name} capabilities: {names}"));
+    }
+    steps.push(format!(
+        "uid {}, gid {}, groups {:?}",
+        process.uid, process.gid, process.groups
+    ));
+    steps.push(format!(
+        "umask {:04o}, working directory {:?}",
+        process.umask, process.cwd
+    ));
+    steps.extend(
+        process
+            .oom_score_adj
+            .iter()
+            .map(|score| format!("oom_score_adj {score}")),
+    );
+    steps.extend(
+        process
+            .rlimits
+            .iter()
+            .map(|limit| format!("{} soft {} hard {}", limit.name, limit.soft, limit.hard)),
+    );
+    if process.no_new_privileges {
+        steps.push("no_new_privs".to_owned());
+    }
+    steps.extend(
+        plan.personality
+            .iter()
+            .map(|domain| format!("personality {domain:#x}")),
+    );
+    steps
+}
+
+fn filter(filter: &Filter) -> Vec<String> {
+    let summary = &filter.summary;
+    let names: Vec<_> = summary
+        .architectures
+        .iter()
+        .map(|arch| arch.name())
+        .collect();
+    let mut steps = vec![
+        format!("architectures: {}", names.join(" ")),
+        format!("{} by default", summary.default),
+    ];
+    steps.extend(
+        summary
+            .unconditional
+            .iter()
+            .map(|(action, count)| format!("{action}: {count} syscalls")),
+    );
+    steps.push(format!(
+        "by their arguments: {} syscalls",
+        summary.conditional
+    ));
+    steps.push(format!(
+        "{} instructions, flags {:#x}",
+        summary.instructions, filter.flags
+    ));
+    if let Some(listener) = &filter.listener {
+        steps.push(format!("hand the listener to {}", listener.path.display()));
+    }
+    steps
+}
+
+fn start(plan: &Plan) -> Vec<String> {
+    let args: Vec<_> = plan
+        .process
+        .args
+        .iter()
+        .map(|arg| format!("{arg:?}"))
+        .collect();
+    let mut steps = hook_lines("startContainer", &plan.hooks.start_container);
+    steps.push(format!("execute {}", args.join(" ")));
+    steps.extend(hook_lines("poststart", &plan.hooks.poststart));
+    steps.extend(hook_lines("poststop, after delete", &plan.hooks.poststop));
+    steps
+}
