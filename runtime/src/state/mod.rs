@@ -79,7 +79,7 @@ impl Root {
         let dir = match directory::open(&path) {
             Ok(dir) => Some(dir),
             Err(error) if error.errno() == Errno::ENOENT => None,
-            Err(error) => return Err(error).context(|| format!("state root {path:?}")),
+            Err(error) => return Err(unusable(&path, error)),
         };
         Ok(Self { path, dir, sticky })
     }
@@ -187,7 +187,8 @@ impl Root {
                     .recursive(true)
                     .mode(0o700)
                     .create(path);
-                crate::sys::call(made, || format!("mkdir({path:?}, 0700)"))?;
+                crate::sys::call(made, || format!("mkdir({path:?}, 0700)"))
+                    .map_err(|error| unusable(path, error))?;
                 if self.sticky {
                     let mode = std::fs::Permissions::from_mode(0o1700);
                     let set = std::fs::set_permissions(path, mode);
@@ -198,6 +199,17 @@ impl Root {
         };
         let dir: &OwnedFd = self.dir.insert(dir);
         Ok(dir.as_fd())
+    }
+}
+
+/// Why the root can't be opened or made, and what to do about it.
+fn unusable(path: &Path, error: crate::sys::Error) -> Error {
+    let errno = error.errno();
+    let error = Error::from(error).within(format_args!("state root {path:?}"));
+    if errno == Errno::EACCES {
+        error.with_hint("name another by --root, or be root")
+    } else {
+        error
     }
 }
 
