@@ -50,11 +50,31 @@ impl Directory {
         &self.path
     }
 
+    /// A second descriptor for it.
+    pub(super) fn reopen(&self) -> sys::Result<Self> {
+        let fd = call(self.fd.try_clone(), || format!("dup({:?})", self.path))?;
+        let path = self.path.clone();
+        Ok(Self { fd, path })
+    }
+
+    /// Whether it has not been removed.
+    pub(super) fn exists(&self) -> bool {
+        nix::sys::stat::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+            && self.open_file("cgroup.procs").is_ok()
+    }
+
+    /// Opens a file for reading.
+    pub(super) fn open_file(&self, file: &str) -> sys::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        call(openat(&self.fd, file, flags, Mode::empty()), || {
+            format!("open({:?})", self.path.join(file))
+        })
+    }
+
     /// Reads a whole file.
     pub(super) fn read(&self, file: &str) -> sys::Result<String> {
         let describe = || format!("read({:?})", self.path.join(file));
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let fd = call(openat(&self.fd, file, flags, Mode::empty()), describe)?;
+        let fd = self.open_file(file)?;
         let mut text = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -70,12 +90,10 @@ impl Directory {
 
     /// Opens a small file that is read again and again.
     pub(super) fn watch(&self, file: &str) -> sys::Result<Watched> {
-        let path = self.path.join(file);
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let fd = call(openat(&self.fd, file, flags, Mode::empty()), || {
-            format!("open({path:?})")
-        })?;
-        Ok(Watched { fd, path })
+        Ok(Watched {
+            fd: self.open_file(file)?,
+            path: self.path.join(file),
+        })
     }
 
     /// Writes `value` with one write(2), as cgroup files want it.

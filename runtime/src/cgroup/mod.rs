@@ -20,8 +20,11 @@ mod create;
 mod directory;
 pub mod hierarchy;
 mod membership;
+pub mod oom;
 mod processes;
 mod remove;
+pub mod stats;
+mod update;
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -36,6 +36,19 @@ impl Cgroup {
         Ok(found.into_iter().map(Pid::from_raw).collect())
     }
 
+    /// Whether no process is left in it.
+    ///
+    /// # Errors
+    /// As for [`pids`](Self::pids).
+    pub fn is_empty(&self) -> Result<bool> {
+        if let Some(v2) = self.unified()
+            && let Ok(events) = v2.directory.read("cgroup.events")
+        {
+            return Ok(events.lines().any(|line| line == "populated 0"));
+        }
+        Ok(self.pids()?.is_empty())
+    }
+
     /// Stops every process, and returns when all have stopped.
     ///
     /// # Errors

@@ -324,7 +324,7 @@ pub fn cgroup(
         ..CgroupPlan::default()
     };
     if let Some(resources) = &linux.resources {
-        let limits = limits(resources, hierarchies)?;
+        let limits = limits(resources, hierarchies).map_err(|error| error.within("config.json"))?;
         plan.writes = limits.writes;
         plan.warnings = limits.ignored;
     }
@@ -347,11 +347,18 @@ pub fn limits(resources: &Resources, hierarchies: &Hierarchies) -> Result<Limits
             && write.controller != "cgroup"
             && !hierarchies.offers(&write.controller);
         if missing {
-            return Err(Error::config(&write.field, unavailable(&write.controller))
-                .with_kind(Kind::Unsupported));
+            return Err(
+                invalid(&write.field, unavailable(&write.controller)).with_kind(Kind::Unsupported)
+            );
         }
     }
     Ok(limits)
+}
+
+/// A value that can't be used, by its path in config.json (which `update` has
+/// no file of that name for).
+fn invalid(field: impl Display, cause: impl Display) -> Error {
+    Error::new(Kind::InvalidConfig, format!("{field}: {cause}"))
 }
 
 /// Why a limit of `controller` can't be set, with the words that runc's

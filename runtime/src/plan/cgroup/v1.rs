@@ -1,8 +1,8 @@
 //! Limits in the words of cgroup v1, one hierarchy a controller
 //! (Documentation/admin-guide/cgroup-v1 of the kernel).
 
-use super::{Limits, Write};
-use crate::error::{Error, Result};
+use super::{Limits, Write, invalid};
+use crate::error::Result;
 use crate::spec::{BlockIo, Cpu, HugepageLimit, Memory, Network, Resources, ThrottleDevice};
 
 /// The writes that `resources` asks for, all but the devices.
@@ -15,7 +15,7 @@ use crate::spec::{BlockIo, Cpu, HugepageLimit, Memory, Network, Resources, Throt
 pub fn limits(resources: &Resources) -> Result<Limits> {
     let mut limits = Limits::default();
     if !resources.unified.is_empty() {
-        return Err(Error::config(
+        return Err(invalid(
             "linux.resources.unified",
             "invalid configuration: cannot use unified on cgroup v1",
         ));
@@ -108,7 +108,7 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
         }
         Some(value) => {
             let text = format!("invalid memory swappiness value: {value} (valid range is 0-100)");
-            return Err(Error::config(field, text));
+            return Err(invalid(field, text));
         }
     }
     Ok(())
@@ -137,14 +137,14 @@ fn cpu(cpu: &Cpu, limits: &mut Limits) -> Result<()> {
         0 => {}
         // The kernel would quietly take the nearest value it has.
         1 => {
-            return Err(Error::config(
+            return Err(invalid(
                 field("shares"),
                 "the minimum allowed cpu-shares is 2",
             ));
         }
         262_145.. => {
             let text = "the maximum allowed cpu-shares is 262144";
-            return Err(Error::config(field("shares"), text));
+            return Err(invalid(field("shares"), text));
         }
         shares => limits.write(Write::new("cpu", "cpu.shares", shares, field("shares"))),
     }
@@ -404,20 +404,20 @@ mod tests {
         for (json, expected) in [
             (
                 r#"{"cpu":{"shares":1}}"#,
-                "config.json: linux.resources.cpu.shares: the minimum allowed cpu-shares is 2",
+                "linux.resources.cpu.shares: the minimum allowed cpu-shares is 2",
             ),
             (
                 r#"{"cpu":{"shares":262145}}"#,
-                "config.json: linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144",
+                "linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144",
             ),
             (
                 r#"{"memory":{"swappiness":101}}"#,
-                "config.json: linux.resources.memory.swappiness: invalid memory swappiness value: \
+                "linux.resources.memory.swappiness: invalid memory swappiness value: \
                  101 (valid range is 0-100)",
             ),
             (
                 r#"{"unified":{"memory.high":"1"}}"#,
-                "config.json: linux.resources.unified: invalid configuration: cannot use unified \
+                "linux.resources.unified: invalid configuration: cannot use unified \
                  on cgroup v1",
             ),
         ] {

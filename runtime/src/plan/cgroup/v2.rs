@@ -2,8 +2,8 @@
 //! (Documentation/admin-guide/cgroup-v2.rst of the kernel).
 
 use super::v1::{cpuset, hugetlb, kernel_memory, pids, rdma};
-use super::{Limits, Write};
-use crate::error::{Error, Result};
+use super::{Limits, Write, invalid};
+use crate::error::Result;
 use crate::spec::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 /// The writes that `resources` asks for, all but the devices.
@@ -87,11 +87,11 @@ fn swap_max(limit: i64, swap: i64) -> Result<Option<String>> {
         (_, 0) => Ok(None),
         (_, ..0) => Ok(Some("max".to_owned())),
         (..0, swap) => Ok(Some(swap.to_string())),
-        (0, _) => Err(Error::config(
+        (0, _) => Err(invalid(
             field,
             "unable to set swap limit without memory limit",
         )),
-        (limit, swap) if swap < limit => Err(Error::config(
+        (limit, swap) if swap < limit => Err(invalid(
             field,
             "memory+swap limit should be >= memory limit",
         )),
@@ -239,12 +239,12 @@ fn unified(resources: &Resources, limits: &mut Limits) -> Result<()> {
         let field = format!("linux.resources.unified.{file}");
         if file.contains('/') {
             let text = format!("unified resource {file:?} must be a file name (no slashes)");
-            return Err(Error::config(field, text));
+            return Err(invalid(field, text));
         }
         let Some((controller, _)) = file.split_once('.') else {
             let text =
                 format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
-            return Err(Error::config(field, text));
+            return Err(invalid(field, text));
         };
         // Files such as io.max take one line a write.
         for line in text.lines().filter(|line| !line.is_empty()) {
@@ -370,20 +370,20 @@ mod tests {
         for (json, expected) in [
             (
                 r#"{"memory":{"swap":4096}}"#,
-                "config.json: linux.resources.memory.swap: unable to set swap limit without memory limit",
+                "linux.resources.memory.swap: unable to set swap limit without memory limit",
             ),
             (
                 r#"{"memory":{"limit":8192,"swap":4096}}"#,
-                "config.json: linux.resources.memory.swap: memory+swap limit should be >= memory limit",
+                "linux.resources.memory.swap: memory+swap limit should be >= memory limit",
             ),
             (
                 r#"{"unified":{"../memory.max":"1"}}"#,
-                "config.json: linux.resources.unified.../memory.max: unified resource \"../memory.max\" \
+                "linux.resources.unified.../memory.max: unified resource \"../memory.max\" \
                  must be a file name (no slashes)",
             ),
             (
                 r#"{"unified":{"memory":"1"}}"#,
-                "config.json: linux.resources.unified.memory: unified resource \"memory\" must be in \
+                "linux.resources.unified.memory: unified resource \"memory\" must be in \
                  the form CONTROLLER.PARAMETER",
             ),
         ] {

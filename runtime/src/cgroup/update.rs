@@ -1,0 +1,149 @@
+//! Limits of a container that runs.
+//!
+//! Some limits of config.json are one file on v2 (`cpu.max` holds quota and
+//! period), or are counted from another (swap from memory). An update that
+//! names one of such a pair keeps the other as it is, and as it is only the
+//! kernel knows: it is asked, and nothing is remembered from one update to the
+//! next.
+
+use super::Cgroup;
+use crate::spec::Resources;
+
+impl Cgroup {
+    /// Adds to `resources` what it leaves as it is and still depends on.
+    #[must_use]
+    pub fn complete(&self, resources: Resources) -> Resources {
+        let v2 = match self.unified() {
+            Some(v2) if self.dirfd().is_some() => v2,
+            // v1 has a file for each.
+            _ => return resources,
+        };
+        complete(resources, |file| v2.directory.read(file).ok())
+    }
+}
+
+/// [`Cgroup::complete`] with the text of v2's files.
+fn complete(mut resources: Resources, read: impl Fn(&str) -> Option<String>) -> Resources {
+    let given = |value: i64| value != 0;
+    if let Some(cpu) = &mut resources.cpu {
+        let (quota, period) = (
+            cpu.quota.filter(|v| given(*v)),
+            cpu.period.filter(|v| *v != 0),
+        );
+        if quota.is_some() != period.is_some()
+            && let Some((old_quota, old_period)) = read("cpu.max")
+                .as_deref()
+                .and_then(|text| text.trim().split_once(' '))
+        {
+            cpu.quota = quota.or_else(|| Some(amount(old_quota)));
+            cpu.period = period.or_else(|| old_period.parse().ok());
+        }
+    }
+    if let Some(memory) = &mut resources.memory {
+        let (limit, swap) = (
+            memory.limit.filter(|v| given(*v)),
+            memory.swap.filter(|v| given(*v)),
+        );
+        let old = |file: &str| read(file).map(|text| amount(text.trim()));
+        let (old_limit, old_swap) = (old("memory.max"), old("memory.swap.max"));
+        match (limit, swap) {
+            // The swap that config.json counts is memory and swap together.
+            (None, Some(1..)) => memory.limit = old_limit,
+            (Some(1..), None) => {
+                if let (Some(limit @ 1..), Some(swap @ 0..)) = (old_limit, old_swap) {
+                    memory.swap = Some(limit.saturating_add(swap));
+                }
+            }
+            _ => {}
+        }
+    }
+    resources
+}
+
+/// A number of v2's in config.json's words.
+fn amount(text: &str) -> i64 {
+    match text {
+        "max" => -1,
+        text => text.parse().unwrap_or(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_update_leaves_out_is_asked_from_the_kernel() {
+        for (name, files, update, expected) in [
+            (
+                "quota alone",
+                "cpu.max=max 50000",
+                r#"{"cpu":{"quota":20000}}"#,
+                r#"{"cpu":{"quota":20000,"period":50000}}"#,
+            ),
+            (
+                "period alone",
+                "cpu.max=20000 100000",
+                r#"{"cpu":{"period":50000}}"#,
+                r#"{"cpu":{"quota":20000,"period":50000}}"#,
+            ),
+            (
+                "period without a quota",
+                "cpu.max=max 100000",
+                r#"{"cpu":{"period":50000}}"#,
+                r#"{"cpu":{"quota":-1,"period":50000}}"#,
+            ),
+            (
+                "both",
+                "cpu.max=1 2",
+                r#"{"cpu":{"quota":3,"period":4}}"#,
+                r#"{"cpu":{"quota":3,"period":4}}"#,
+            ),
+            (
+                "neither",
+                "cpu.max=1 2",
+                r#"{"cpu":{"shares":3}}"#,
+                r#"{"cpu":{"shares":3}}"#,
+            ),
+            (
+                "swap alone",
+                "memory.max=100",
+                r#"{"memory":{"swap":150}}"#,
+                r#"{"memory":{"swap":150,"limit":100}}"#,
+            ),
+            (
+                "any swap alone",
+                "memory.max=100",
+                r#"{"memory":{"swap":-1}}"#,
+                r#"{"memory":{"swap":-1}}"#,
+            ),
+            (
+                "memory alone",
+                "memory.max=100;memory.swap.max=50",
+                r#"{"memory":{"limit":120}}"#,
+                r#"{"memory":{"limit":120,"swap":150}}"#,
+            ),
+            (
+                "memory alone without a limit on swap",
+                "memory.max=100;memory.swap.max=max",
+                r#"{"memory":{"limit":120}}"#,
+                r#"{"memory":{"limit":120}}"#,
+            ),
+            (
+                "any memory",
+                "memory.max=100;memory.swap.max=50",
+                r#"{"memory":{"limit":-1}}"#,
+                r#"{"memory":{"limit":-1}}"#,
+            ),
+        ] {
+            let parse = |json: &str| Resources::parse(json.as_bytes()).unwrap();
+            let read = |file: &str| {
+                let mut files = files.split(';').filter_map(|file| file.split_once('='));
+                files
+                    .find(|(name, _)| *name == file)
+                    .map(|(_, text)| format!("{text}\n"))
+            };
+            assert_eq!(complete(parse(update), read), parse(expected), "{name}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `rrun events`: what the container uses, again and again, and when it runs
+//! out of memory; a line of JSON each.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{print, status};
+use crate::cgroup::Cgroup;
+use crate::cgroup::stats::Stats;
+use crate::cli::{Events, Global};
+use crate::error::{Error, Kind, Result};
+use crate::log::Log;
+use crate::state::{Root, Status};
+use crate::sys;
+
+/// One line (runc's types/events.go).
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+/// Prints the statistics once (`--stats`), or in intervals until the container
+/// has ended.
+///
+/// # Errors
+/// The container doesn't run.
+pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
+    if args.interval.is_zero() {
+        let text = "duration interval must be greater than 0";
+        return Err(Error::new(Kind::Usage, text));
+    }
+    let container = Root::open(global.root.as_deref())?.container(&args.id)?;
+    let record = container.record()?;
+    let id = args.id.as_str();
+    if status(&container, &record)? == Status::Stopped {
+        let text = format!("container with id {id} is not running");
+        return Err(Error::new(Kind::NotRunning, text));
+    }
+    let Some(cgroup) = &record.cgroup else {
+        return Err(Error::new(Kind::Unsupported, "cgroup not exist"));
+    };
+    let cgroup = Cgroup::open(cgroup)?;
+    if args.stats {
+        return line("stats", id, Some(cgroup.stats()?));
+    }
+    stream(&cgroup, log, args.interval, id)
+}
+
+fn stream(cgroup: &Cgroup, log: &Log, interval: Duration, id: &str) -> Result<()> {
+    // Without the memory controller there is nothing to watch; statistics
+    // there are nevertheless.
+    let mut oom = match cgroup.watch_oom() {
+        Err(error) if error.kind() == Kind::Unsupported => {
+            log.warn(format!("no oom events: {error}"));
+            None
+        }
+        watch => Some(watch?),
+    };
+    let mut next = Instant::now() + interval;
+    loop {
+        let fds: Vec<BorrowedFd<'_>> = oom.iter().map(|watch| watch.fd()).collect();
+        wait(&fds, next)?;
+        if let Some(watch) = &mut oom {
+            for _ in 0..watch.seen()? {
+                line("oom", id, None)?;
+            }
+        }
+        if cgroup.is_empty()? {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            line("stats", id, Some(cgroup.stats()?))?;
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+/// Waits for one of `fds`, at most until `deadline`.
+fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    // Rounded up, so that a wait is never over before its time; a longer one
+    // than poll takes is waited for in parts.
+    let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+    sys::process::poll_readable(fds, Some(left))?;
+    Ok(())
+}
+
+fn line(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {
+    let text = serde_json::to_string(&Event { kind, id, data })
+        .map_err(|error| Error::new(Kind::System, format!("print as JSON: {error}")))?;
+    print(&format!("{text}\n"))
+}
