@@ -2,17 +2,21 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;
 mod launch;
 pub mod list;
 pub mod plan;
+pub mod pause;
 pub mod ps;
+pub mod resume;
 pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 use std::io::Write;
 
@@ -41,6 +45,10 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::List(args) => list::execute(global, log, args).map(|()| 0),
         Command::Ps(args) => ps::execute(global, args).map(|()| 0),
         Command::Plan(args) => plan::execute(global, args),
+        Command::Pause(args) => pause::execute(global, args).map(|()| 0),
+        Command::Resume(args) => resume::execute(global, args).map(|()| 0),
+        Command::Update(args) => update::execute(global, log, args).map(|()| 0),
+        Command::Events(args) => events::execute(global, log, args).map(|()| 0),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
         _ => Err(Error::new(Kind::Unsupported, "not in this build")),

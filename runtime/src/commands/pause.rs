@@ -13,7 +13,10 @@ use crate::state::{Root, Status};
 pub fn execute(global: &Global, args: &Pause) -> Result<()> {
     let container = Root::open(global.root.as_deref())?.lock(&args.id)?;
     let record = container.record()?;
-    if !matches!(status(&container, &record)?, Status::Created | Status::Running) {
+    if !matches!(
+        status(&container, &record)?,
+        Status::Created | Status::Running
+    ) {
         return Err(Error::new(Kind::NotRunning, "container not running"));
     }
     match &record.cgroup {
