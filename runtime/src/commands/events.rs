@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{print, status};
+use super::delete::{is_frozen, open_cgroup};
+use super::print;
 use crate::cgroup::Cgroup;
 use crate::cgroup::stats::Stats;
 use crate::cli::{Events, Global};
@@ -38,14 +39,13 @@ pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
     let container = Root::open(global.root.as_deref())?.container(&args.id)?;
     let record = container.record()?;
     let id = args.id.as_str();
-    if status(&container, &record)? == Status::Stopped {
+    if container.status(&record, || is_frozen(&record))? == Status::Stopped {
         let text = format!("container with id {id} is not running");
         return Err(Error::new(Kind::NotRunning, text));
     }
-    let Some(cgroup) = &record.cgroup else {
+    let Some(cgroup) = open_cgroup(&record)? else {
         return Err(Error::new(Kind::Unsupported, "cgroup not exist"));
     };
-    let cgroup = Cgroup::open(cgroup)?;
     if args.stats {
         return line("stats", id, Some(cgroup.stats()?));
     }

@@ -1,7 +1,6 @@
 //! `rrun pause`: every process of the container stops.
 
-use super::status;
-use crate::cgroup::Cgroup;
+use super::delete::{is_frozen, open_cgroup};
 use crate::cli::{Global, Pause};
 use crate::error::{Error, Kind, Result};
 use crate::state::{Root, Status};
@@ -14,13 +13,13 @@ pub fn execute(global: &Global, args: &Pause) -> Result<()> {
     let container = Root::open(global.root.as_deref())?.lock(&args.id)?;
     let record = container.record()?;
     if !matches!(
-        status(&container, &record)?,
+        container.status(&record, || is_frozen(&record))?,
         Status::Created | Status::Running
     ) {
         return Err(Error::new(Kind::NotRunning, "container not running"));
     }
-    match &record.cgroup {
-        Some(cgroup) => Cgroup::open(cgroup)?.freeze(),
+    match open_cgroup(&record)? {
+        Some(cgroup) => cgroup.freeze(),
         None => Err(Error::new(Kind::Unsupported, "cgroup not exist")),
     }
 }

@@ -3,8 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::status;
-use crate::cgroup::Cgroup;
+use super::delete::{is_frozen, open_cgroup};
 use crate::cgroup::hierarchy::Hierarchies;
 use crate::cli::{Global, Update};
 use crate::error::{Error, Kind, Result};
@@ -26,13 +25,12 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
     };
     let container = Root::open(global.root.as_deref())?.lock(&args.id)?;
     let record = container.record()?;
-    if status(&container, &record)? == Status::Stopped {
+    if container.status(&record, || is_frozen(&record))? == Status::Stopped {
         return Err(Error::new(Kind::NotRunning, "container not running"));
     }
-    let Some(cgroup) = &record.cgroup else {
+    let Some(cgroup) = open_cgroup(&record)? else {
         return Err(Error::new(Kind::Unsupported, "cgroup not exist"));
     };
-    let cgroup = Cgroup::open(cgroup)?;
     let resources = cgroup.complete(resources);
     let limits = limits(&resources, &Hierarchies::read()?)?;
     for warning in limits.ignored {
