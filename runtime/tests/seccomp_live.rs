@@ -4,6 +4,11 @@
 //! The file is its own child (`seccomp_live child CASE PROFILE`), so that the
 //! filtered process has one thread and no test harness in it.
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test panics where something is not as expected"
+)]
+#![allow(
     unsafe_code,
     reason = "signal handlers and the listener's ioctls have no safe wrapper"
 )]
