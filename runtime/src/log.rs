@@ -4,12 +4,14 @@
 //! | | log file, text | log file, json | stderr |
 //! |---|---|---|---|
 //! | error | a line | one object, the only one | `rrun: TEXT`, and a hint |
-//! | warning | a line | a field of the error's object | if the other two have no place for it |
+//! | warning | a line | a field of the error's object | without a log file |
 //! | debug | a line | - | without a log file |
 //!
 //! Engines read the json file as a whole and take its last error (containerd)
 //! or expect exactly one object (Podman), so nothing else is ever written
 //! there. Warnings are kept until the end of the command for that reason.
+//! A command that succeeds beside a json log keeps them to itself: the stderr
+//! that an engine gives to `create` and `exec` is the container's own.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -127,8 +129,9 @@ impl Log {
     pub fn finish(&self) {
         for warning in self.warnings.take() {
             match (&self.file, self.format) {
+                (None, _) => to_stderr(&format!("rrun: warning: {warning}\n")),
                 (Some(file), LogFormat::Text) => line(file, "warning", &warning),
-                _ => to_stderr(&format!("rrun: warning: {warning}\n")),
+                (Some(_), LogFormat::Json) => {}
             }
         }
     }
