@@ -21,7 +21,7 @@ pub mod update;
 use std::io::Write;
 
 use crate::cli::{Command, Invocation};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Result};
 use crate::log::Log;
 use crate::sys;
 
@@ -51,7 +51,6 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Events(args) => events::execute(global, log, args).map(|()| 0),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
-        _ => Err(Error::new(Kind::Unsupported, "not in this build")),
     }
     .context(|| command.phrase())
 }
