@@ -100,6 +100,18 @@ pub(super) fn become_process(life: &Life<'_>) -> Result<Program> {
     descriptors::close_range(3 + life.preserved, i32::MAX, CloseRange::OnExec)?;
     signal::reset_all()?;
 
+    // Last, so that no limit hits our own work; the parent has raised the hard
+    // ones, so this only lowers.
+    for limit in &process.rlimits {
+        credentials::set_rlimit(
+            nix::unistd::Pid::from_raw(0),
+            limit.resource,
+            limit.soft,
+            limit.hard,
+        )
+        .context(|| format!("set {}", limit.name))?;
+    }
+
     life.progress.reach(Step::Seccomp);
     load_filter(life, keep_admin)?;
     life.channel.ready()?;

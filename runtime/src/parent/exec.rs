@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::CloneFlags;
 
 use super::newborn::{Birth, Newborn, give_birth};
-use super::{Options, limit, seccomp_agent, set_oom_score};
+use super::{Options, raise_limits, seccomp_agent, set_oom_score};
 use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
 use crate::child::progress::Progress;
@@ -101,12 +101,12 @@ fn settle(
         cgroup.attach(newborn.pid)?;
     }
     set_oom_score(newborn.pid, &plan.process, rootless)?;
+    raise_limits(newborn.pid, &plan.process)?;
     newborn.go()?;
     newborn.until_ready(|newborn, message| match message {
         FromChild::Listener(number) => {
             seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, state, "running")
         }
         _ => Ok(()),
-    })?;
-    limit(newborn.pid, &plan.process)
+    })
 }

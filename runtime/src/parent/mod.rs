@@ -119,6 +119,7 @@ fn make(
         cgroup.attach(newborn.pid)?;
     }
     let flags = plan.namespaces.clone_flags();
+    raise_limits(newborn.pid, &plan.process)?;
     settle_ids(newborn.pid, plan, rootless, flags)?;
     newborn.go()?;
     newborn.until_ready(|newborn, message| match message {
@@ -139,8 +140,6 @@ fn make(
         _ => Ok(()),
     })?;
 
-    // Last, so that no limit of the container's hits our own work.
-    limit(newborn.pid, &plan.process)?;
     record.creating = false;
     container.save(record)?;
     announce.publish(newborn.pid, newborn.pidfd.as_fd())
@@ -223,10 +222,12 @@ fn set_oom_score(pid: Pid, process: &Process, rootless: bool) -> Result<()> {
     }
 }
 
-/// Sets the resource limits of the process `pid`.
-fn limit(pid: Pid, process: &Process) -> Result<()> {
+/// Raises the hard limits of the process `pid` as far as its plan goes, while
+/// it has our ids: without `CAP_SYS_RESOURCE` nobody may touch the limits of
+/// another user's process. The process itself lowers them, last of all.
+fn raise_limits(pid: Pid, process: &Process) -> Result<()> {
     for limit in &process.rlimits {
-        credentials::set_rlimit(pid, limit.resource, limit.soft, limit.hard)
+        credentials::raise_hard_limit(pid, limit.resource, limit.hard)
             .context(|| format!("set {}", limit.name))?;
     }
     Ok(())

@@ -286,6 +286,36 @@ pub fn set_rlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<()> {
     })
 }
 
+/// Raises the hard limit of the process `pid`, a child that still has this
+/// process's limits and ids, to `hard` if it is below.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_RESOURCE`.
+pub fn raise_hard_limit(pid: Pid, resource: u32, hard: u64) -> Result<()> {
+    let mut own = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel reads nothing by the null pointer and writes one
+    // rlimit64, which `own` is.
+    let read = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut own,
+        )
+    };
+    call(Errno::result(read).map(drop), || {
+        format!("prlimit(0, {resource})")
+    })?;
+    if hard <= own.rlim_max {
+        return Ok(());
+    }
+    set_rlimit(pid, resource, own.rlim_cur, hard)
+}
+
 /// Sets the execution domain.
 ///
 /// # Errors

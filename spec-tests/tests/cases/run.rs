@@ -480,7 +480,7 @@ pub(crate) const CASES: &[Case] = &[
                 text(&bundle.path),
                 &bundle.id,
             ])
-            .fails(1, &["200"]);
+            .fails(1, &["preserve"]);
         },
     ),
     Case::runc("LISTEN_FDS hands sockets on with LISTEN_PID=1", |t| {
