@@ -71,7 +71,7 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
             .data
             .push(("mode".to_owned(), Some(format!("{mode:o}"))));
     }
-    if needs_mount_call(&options) {
+    if needs_mount_call(fstype, source, &options) {
         return by_mount_call(root, mount, &target, fstype, source, &options);
     }
     let tree = match detached(fstype, source, &options) {
@@ -89,9 +89,12 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
     Ok(dress(tree.as_fd(), &options, Place::Attached)?)
 }
 
-/// Whether only mount(2) can express the options: fsconfig takes no value
-/// over 255 bytes and lacks some flags.
-fn needs_mount_call(options: &Options) -> bool {
+/// Whether only mount(2) can express the mount: fsconfig takes no value over
+/// 255 bytes and lacks some flags, and fsopen a sub-type (`fuse.sshfs`).
+fn needs_mount_call(fstype: &str, source: &str, options: &Options) -> bool {
+    if fstype.contains('.') || source.len() > 255 {
+        return true;
+    }
     let flags = Superblock::WORDS
         .iter()
         .any(|(flag, _, word)| options.superblock.0 & flag != 0 && word.is_none());
