@@ -14,7 +14,7 @@ use super::{Life, console, device, identity, isolation, pivot, rootfs};
 use crate::error::{Context, Result};
 use crate::hooks::{self, State};
 use crate::plan::Plan;
-use crate::spec::NamespaceType;
+use crate::plan::namespaces::NamespaceType;
 use crate::sys::process::{self, Clone, Forked};
 use crate::sys::{self, credentials, file, namespace};
 

@@ -51,8 +51,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::channel::{self, ChildEnd, FromParent};
 use crate::error::{Error, Kind, Result};
+use crate::plan::Filter;
 use crate::plan::process::Process;
-use crate::seccomp::Filter;
 use crate::sys::{credentials, descriptors, process};
 pub use container::NewContainer;
 pub use enter::Joined;

@@ -6,8 +6,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::namespaces::Namespaces;
-use crate::spec::NamespaceType;
+use crate::plan::namespaces::{NamespaceType, Namespaces};
 use crate::sys::{self, credentials, namespace};
 
 /// A namespace to join, opened and checked on the host.

@@ -21,3 +21,5 @@ pub mod sysctl;
 mod written_mount;
 
 pub use container::{Plan, Request};
+
+pub use crate::seccomp::Filter;

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 
 use crate::error::{Error, Result};
-use crate::spec::{self, IdMapping, NamespaceType, TimeOffset};
+pub use crate::spec::NamespaceType;
+use crate::spec::{self, IdMapping, TimeOffset};
 
 /// A namespace to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
