@@ -10,7 +10,10 @@ use rrun::log::Log;
 use rrun::{commands, seal};
 
 fn main() -> ExitCode {
-    // First of all: what follows may read what a stranger wrote.
+    // Whoever started us may ignore SIGCHLD (signal(7): that outlives execve),
+    // and then no child of ours would leave a status.
+    rrun::sys::signal::set_default(libc::SIGCHLD);
+    // Before all else: what follows may read what a stranger wrote.
     if let Err(error) = seal::ensure() {
         Log::stderr().fail(&error);
         return ExitCode::FAILURE;

@@ -84,8 +84,8 @@ fn open_gate(container: &Locked, record: &Record) -> Result<()> {
             let text = "cannot start a container that has stopped";
             return Err(Error::new(Kind::WrongState, text));
         }
-        status => {
-            let text = format!("cannot start a container that is {status}, not created");
+        _ => {
+            let text = "cannot start an already running container";
             return Err(Error::new(Kind::WrongState, text));
         }
     }

@@ -46,7 +46,7 @@ pub(crate) const CASES: &[Case] = &[
             created.starts_with("20") && created.ends_with('Z'),
             "{created}"
         );
-        assert_eq!(state["owner"], "");
+        assert!(state["owner"].is_string());
         let pid = state["pid"].as_i64().expect("a pid");
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     }),
@@ -357,9 +357,33 @@ pub(crate) const CASES: &[Case] = &[
             let mut state: Value = serde_json::from_str(&state).expect("JSON");
             let before = state.clone();
             replace_pid(&mut state);
-            assert_eq!(container.status(), "created");
+            assert_ne!(state, before, "no pid in state.json");
+            fs::write(&path, state.to_string()).expect("write");
+            assert_eq!(container.status(), "stopped");
+            container.kill("KILL").fails(1, &["container not running"]);
         },
-    )
+    ),
+    Case::kernel("parallel creates of one id: exactly one wins", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let args = ["create", "--bundle", text(&bundle.path), &bundle.id];
+        let all: Vec<_> = (0..6).map(|_| t.spawn(&mut t.command(&args))).collect();
+        let container = t.adopt(&bundle.id);
+        let outcomes: Vec<_> = all
+            .into_iter()
+            .map(spec_tests::runtime::Running::wait)
+            .collect();
+        let won = outcomes.iter().filter(|outcome| outcome.code == 0).count();
+        assert_eq!(won, 1, "{outcomes:?}");
+        for lost in outcomes.iter().filter(|outcome| outcome.code != 0) {
+            assert_eq!(lost.code, 1);
+            assert!(
+                lost.stderr
+                    .contains("container with given ID already exists"),
+                "{lost:?}"
+            );
+        }
+        assert_eq!(container.status(), "created");
+    })
     .except(&[("runc", "1.1.5 has no lock: two creates may both go on")]),
     Case::kernel("parallel starts of one container: exactly one wins", |t| {
         let bundle = Bundle::new(t).probe(&["pause"]);

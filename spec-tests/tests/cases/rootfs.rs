@@ -432,11 +432,14 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(mount(&report, target)["root"], "/");
     }),
     Case::runc("no /dev mount: the devices of the rootfs stay as they are", |t| {
-        let bundle = Bundle::new(t).probe(&["stat", "/dev/mine"]).file("dev/mine", "x").file("dev/null", "").with(|config| {
+        let bundle = Bundle::new(t).probe(&["stat", "/dev/mine"]).file("dev/mine", "x").with(|config| {
             let mounts = config["mounts"].as_array_mut().expect("mounts");
             mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|path| path.starts_with("/dev")));
             push(&mut config["mounts"], json!({ "destination": "/dev", "type": "bind", "source": "rootfs/dev", "options": ["bind"] }));
         });
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        let null = bundle.rootfs().join("dev/null");
+        mknod(&null, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3)).expect("mknod");
         assert_eq!(t.run(&bundle).answer()["type"], "file");
     }),
     Case::kernel("a file where a mounted directory goes is refused, with the path", |t| {
