@@ -571,3 +571,113 @@ fn v2_needs_no_memlock() {
         made.remove().unwrap();
     });
 }
+
+#[test]
+fn an_update_that_fails_leaves_everything_as_it_was() {
+    in_views(&[View::Host, View::V1], |_| {
+        let path = name();
+        let before = plan(
+            &path,
+            r#"{"memory":{"limit":33554432,"swap":33554432},"pids":{"limit":9}}"#,
+        );
+        let made = create(&before);
+        made.apply(&before).unwrap();
+        let record = made.record();
+        // The kernel takes no quota below a millisecond.
+        let refused = plan(
+            &path,
+            r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"quota":5}}"#,
+        );
+        let error = made.update(&refused.writes).unwrap_err().to_string();
+        assert!(
+            error.starts_with("linux.resources.cpu.quota: write("),
+            "{error}"
+        );
+        assert!(error.ends_with("invalid argument"), "{error}");
+        for (controller, file, expected) in [
+            ("memory", "memory.limit_in_bytes", "33554432"),
+            ("memory", "memory.memsw.limit_in_bytes", "33554432"),
+            ("pids", "pids.max", "9"),
+        ] {
+            assert_eq!(read(&record, controller, file), expected, "{file}");
+        }
+        made.remove().unwrap();
+    });
+}
+
+#[test]
+fn a_limit_below_the_usage_is_refused_when_asked_to() {
+    in_views(&[View::Host, View::V1], |_| {
+        let path = name();
+        let made = create(&plan(&path, "{}"));
+        let keeps = "v=$(head -c 4000000 /dev/zero | tr '\\0' x); echo > /dev/null; read _";
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("read _; {keeps}")])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        made.attach(Pid::from_raw(i32::try_from(child.id()).unwrap()))
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, b"\n").unwrap();
+        let record = made.record();
+        let usage = || {
+            read(&record, "memory", "memory.usage_in_bytes")
+                .parse::<u64>()
+                .unwrap()
+        };
+        let began = std::time::Instant::now();
+        while usage() < 4_000_000 {
+            assert!(began.elapsed().as_secs() < 10, "{}", usage());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let checked = r#"{"memory":{"limit":1000000,"checkBeforeUpdate":true}}"#;
+        let error = made
+            .update(&plan(&path, checked).writes)
+            .unwrap_err()
+            .to_string();
+        let expected = "linux.resources.memory.limit: rejecting memory limit 1000000, which is below the usage ";
+        assert!(error.starts_with(expected), "{error}");
+        drop(stdin);
+        child.wait().unwrap();
+        made.remove().unwrap();
+    });
+}
+
+#[test]
+fn running_out_of_memory_is_told_once_and_removal_is_not() {
+    in_views(&[View::Host, View::V1], |_| {
+        let plan = plan(&name(), r#"{"memory":{"limit":8388608,"swap":8388608}}"#);
+        let made = create(&plan);
+        made.apply(&plan).unwrap();
+        let mut watch = made.watch_oom().unwrap();
+        assert_eq!(watch.seen().unwrap(), 0);
+        assert!(!succeeds(&made, "exec tail /dev/zero"));
+        assert_eq!(watch.seen().unwrap(), 1);
+        assert!(made.is_empty().unwrap());
+        made.remove().unwrap();
+        assert_eq!(watch.seen().unwrap(), 0);
+    });
+}
+
+#[test]
+fn statistics_count_what_runs() {
+    in_views(&[View::Host, View::V1, View::V2], |view| {
+        let made = create(&plan(&name(), "{}"));
+        assert!(succeeds(
+            &made,
+            "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+        ));
+        let stats = made.stats().unwrap();
+        assert!(stats.cpu.usage.total > 1_000_000, "{stats:?}");
+        if view != View::V2 {
+            let sleeper = Sleeper::start();
+            made.attach(sleeper.pid()).unwrap();
+            let stats = made.stats().unwrap();
+            assert_eq!(stats.pids.current, 1);
+            assert!(stats.memory.usage.max > 0);
+            assert!(!stats.cpuset.cpus.is_empty());
+        }
+        made.remove().unwrap();
+    });
+}

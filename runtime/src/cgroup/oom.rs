@@ -32,7 +32,7 @@ impl Cgroup {
     /// Begins to watch.
     ///
     /// # Errors
-    /// The memory controller is not there; no inotify instance is left.
+    /// v1 without the memory controller; no inotify instance is left.
     pub fn watch_oom(&self) -> Result<OomWatch> {
         let doing = || "watch for OOM events";
         let missing = || Error::new(Kind::Unsupported, "the memory controller is not available");
@@ -64,10 +64,13 @@ fn watch_v1(directory: &Directory) -> sys::Result<How> {
 fn watch_v2(directory: &Directory) -> sys::Result<How> {
     let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
     let changes = call(Inotify::init(flags), || "inotify_init()".to_owned())?;
-    for file in ["memory.events", "cgroup.events"] {
+    for file in ["cgroup.events", "memory.events"] {
         let path = directory.path().join(file);
-        let watch = changes.add_watch(&path, AddWatchFlags::IN_MODIFY);
-        call(watch.map(drop), || format!("inotify_add_watch({path:?})"))?;
+        match changes.add_watch(&path, AddWatchFlags::IN_MODIFY) {
+            // Without the memory controller only the end is told.
+            Err(Errno::ENOENT) if file == "memory.events" => {}
+            watch => call(watch.map(drop), || format!("inotify_add_watch({path:?})"))?,
+        }
     }
     // Only what happens from now on is news.
     let killed = oom_kills(directory).unwrap_or(0);

@@ -7,6 +7,9 @@
 //! next.
 
 use super::Cgroup;
+use super::directory::Directory;
+use crate::error::Result;
+use crate::plan::cgroup::Write;
 use crate::spec::Resources;
 
 impl Cgroup {
@@ -19,6 +22,33 @@ impl Cgroup {
             _ => return resources,
         };
         complete(resources, |file| v2.directory.read(file).ok())
+    }
+
+    /// Performs all of `writes` or none: after a failure the old values are
+    /// written back.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn update(&self, writes: &[Write]) -> Result<()> {
+        let mut before: Vec<(&Directory, &str, String)> = Vec::new();
+        for write in writes {
+            let at = self.controller(&write.controller);
+            let old = at.and_then(|at| Some((at, at.directory.read(&write.file).ok()?)));
+            // A file of many lines takes one at a time and tells the others.
+            if let Some((at, old)) = old
+                && old.lines().count() == 1
+            {
+                before.push((&at.directory, &write.file, old));
+            }
+        }
+        let written = self.write(writes);
+        if written.is_err() {
+            // Twice, as one file's old value may not fit another's new one.
+            for (directory, file, old) in before.iter().rev().chain(&before) {
+                let _ = directory.write(file, old.trim_end());
+            }
+        }
+        written
     }
 }
 

@@ -1,7 +1,7 @@
 //! `rrun events`: what the container uses, again and again, and when it runs
 //! out of memory; a line of JSON each.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -49,10 +49,22 @@ pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
     if args.stats {
         return line("stats", id, Some(cgroup.stats()?));
     }
-    stream(&cgroup, log, args.interval, id)
+    let init = match &record.init {
+        Some(init) => init.open()?,
+        None => None,
+    };
+    stream(&cgroup, init, log, args.interval, id)
 }
 
-fn stream(cgroup: &Cgroup, log: &Log, interval: Duration, id: &str) -> Result<()> {
+/// Until the cgroup is empty, which is asked after each interval, each event
+/// and the end of `init`.
+fn stream(
+    cgroup: &Cgroup,
+    mut init: Option<OwnedFd>,
+    log: &Log,
+    interval: Duration,
+    id: &str,
+) -> Result<()> {
     // Without the memory controller there is nothing to watch; statistics
     // there are nevertheless.
     let mut oom = match cgroup.watch_oom() {
@@ -64,8 +76,13 @@ fn stream(cgroup: &Cgroup, log: &Log, interval: Duration, id: &str) -> Result<()
     };
     let mut next = Instant::now() + interval;
     loop {
-        let fds: Vec<BorrowedFd<'_>> = oom.iter().map(|watch| watch.fd()).collect();
-        wait(&fds, next)?;
+        let watched = oom.iter().map(|watch| watch.fd());
+        let fds: Vec<BorrowedFd<'_>> = init.iter().map(AsFd::as_fd).chain(watched).collect();
+        let ready = wait(&fds, next)?;
+        if init.is_some() && ready.first() == Some(&true) {
+            // Others may live on, in a shared pid namespace.
+            init = None;
+        }
         if let Some(watch) = &mut oom {
             for _ in 0..watch.seen()? {
                 line("oom", id, None)?;
@@ -81,14 +98,13 @@ fn stream(cgroup: &Cgroup, log: &Log, interval: Duration, id: &str) -> Result<()
     }
 }
 
-/// Waits for one of `fds`, at most until `deadline`.
-fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
+/// Waits for one of `fds`, at most until `deadline`: which are ready.
+fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Vec<bool>> {
     let left = deadline.saturating_duration_since(Instant::now());
     // Rounded up, so that a wait is never over before its time; a longer one
     // than poll takes is waited for in parts.
     let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-    sys::process::poll_readable(fds, Some(left))?;
-    Ok(())
+    Ok(sys::process::poll_readable(fds, Some(left))?)
 }
 
 fn line(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {

@@ -36,7 +36,7 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
     for warning in limits.ignored {
         log.warn(warning);
     }
-    cgroup.write(&limits.writes)?;
+    cgroup.update(&limits.writes)?;
     match new_device_rules(&container, &resources)? {
         Some(rules) => cgroup.apply_devices(&rules),
         None => Ok(()),
