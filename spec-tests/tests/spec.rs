@@ -8,12 +8,16 @@ mod exec;
 mod hooks;
 #[path = "cases/lifecycle.rs"]
 mod lifecycle;
+#[path = "cases/namespaces.rs"]
+mod namespaces;
 #[path = "cases/process.rs"]
 mod process;
 #[path = "cases/rootfs.rs"]
 mod rootfs;
 #[path = "cases/run.rs"]
 mod run;
+#[path = "cases/seccomp.rs"]
+mod seccomp;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
             ("rootfs", rootfs::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),
+            ("namespaces", namespaces::CASES),
+            ("seccomp", seccomp::CASES),
         ],
     )
 }

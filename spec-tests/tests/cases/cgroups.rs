@@ -356,8 +356,7 @@ pub(crate) const CASES: &[Case] = &[
             let _ = t.run(&second);
             assert_eq!(container.status(), "running");
         },
-    )
-    .except(&[("rrun", ""), ("runc", "")]),
+    ),
 ];
 
 fn limited(t: &Test, resources: Value) -> Bundle {

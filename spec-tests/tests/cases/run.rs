@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use spec_tests::runtime::text;
 use spec_tests::sys::{Before, before};
 use spec_tests::terminal::{Receiver, Terminal};
-use spec_tests::{Bundle, Case, Test};
+use spec_tests::{Bundle, Case, Needs, Test};
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc("run returns the program's exit code", |t| {
@@ -768,6 +768,7 @@ pub(crate) const CASES: &[Case] = &[
         "plan says what would be done, changes nothing and needs no root",
         plan,
     )
+    .needs(Needs::Limits)
     .except(&[("runc", "has no plan")]),
     Case::kernel("plan as JSON lists the steps", |t| {
         let bundle = Bundle::new(t);
