@@ -53,11 +53,7 @@ impl Report {
             ("start", start(plan)),
         ];
         let mut ignored = plan.warnings.clone();
-        ignored.extend(
-            plan.filter
-                .iter()
-                .flat_map(|filter| filter.warnings.iter().cloned()),
-        );
+        ignored.extend(plan.filter.iter().filter_map(unknown_syscalls));
         Self {
             bundle: plan.bundle.to_string_lossy().into_owned(),
             sections: sections
@@ -279,6 +275,14 @@ fn process(plan: &Plan) -> Vec<String> {
             .map(|domain| format!("personality {domain:#x}")),
     );
     steps
+}
+
+fn unknown_syscalls(filter: &Filter) -> Option<String> {
+    let first = filter.unknown.first()?;
+    Some(format!(
+        "linux.seccomp.syscalls: {} unknown syscall names are ignored, {first:?} is the first",
+        filter.unknown.len()
+    ))
 }
 
 fn filter(filter: &Filter) -> Vec<String> {

@@ -66,6 +66,9 @@ pub struct Filter {
     pub summary: Summary,
     /// What is odd in the profile, a line each, with JSON path.
     pub warnings: Vec<String>,
+    /// Names that no table knows. The engines' profiles name syscalls of many
+    /// kernels and architectures, so this is no reason to warn.
+    pub unknown: Vec<String>,
 }
 
 /// The receiver of the notify descriptor.
@@ -132,12 +135,6 @@ pub fn is_disabled(profile: &spec::Seccomp) -> bool {
 pub fn compile(profile: &spec::Seccomp, native: Arch, kernel: &Support) -> Result<Filter> {
     let mut warnings = Vec::new();
     let parsed = Profile::parse(profile, native, kernel, &mut warnings)?;
-    if let Some(first) = parsed.unknown.first() {
-        warnings.push(format!(
-            "linux.seccomp.syscalls: {} unknown syscall names are ignored, {first:?} is the first",
-            parsed.unknown.len()
-        ));
-    }
     let notifies = parsed.notifies();
     let listener = listener(profile, notifies)?;
     let flags = flags(profile, notifies, kernel, &mut warnings)?;
@@ -149,6 +146,7 @@ pub fn compile(profile: &spec::Seccomp, native: Arch, kernel: &Support) -> Resul
         notifies,
         summary,
         warnings,
+        unknown: parsed.unknown,
     })
 }
 
