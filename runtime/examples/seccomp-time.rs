@@ -37,9 +37,11 @@ fn times(times: &mut [Duration]) -> String {
         return "no rounds".to_owned();
     };
     times.sort_unstable();
+    let micros = |time: Duration| format!("{:.1} us", time.as_secs_f64() * 1e6);
     format!(
-        "first {first:?}, median {:?}, least {:?}",
-        times[times.len() / 2],
-        times[0]
+        "first {}, median {}, least {}",
+        micros(first),
+        micros(times[times.len() / 2]),
+        micros(times[0])
     )
 }
