@@ -1,9 +1,16 @@
 //! What must hold for any input. Each function is a fuzz target's body
 //! (`fuzz_targets/`), and `cargo test` replays its corpus (`corpus/`).
 
+use std::path::Path;
+
+use rrun::cgroup::hierarchy::Hierarchies;
+use rrun::host::Host;
+use rrun::plan::cgroup::Manager;
+use rrun::plan::report::Report;
+use rrun::plan::{Plan, Request};
 use rrun::seccomp::interpreter::{Call, answer, verify};
 use rrun::seccomp::{Arch, Support, compile, table};
-use rrun::spec::Seccomp;
+use rrun::spec::{Seccomp, Spec};
 
 /// A profile either is refused with a text that names it, or becomes a
 /// program that the kernel takes and that answers every syscall.
@@ -49,6 +56,81 @@ pub fn seccomp(input: &[u8]) {
     }
 }
 
+/// A config.json either is refused in one line that names it, or becomes a plan
+/// that can be printed and whose strings and numbers the kernel can take.
+///
+/// # Panics
+/// If it doesn't.
+pub fn plan(input: &[u8]) {
+    let refused = |error: &rrun::error::Error| {
+        let text = error.to_string();
+        assert!(!text.contains('\n'), "{text:?}");
+        if error.kind() == rrun::error::Kind::InvalidConfig {
+            assert!(text.starts_with("config.json: "), "{text:?}");
+        }
+    };
+    let spec = match Spec::parse(input) {
+        Ok(spec) => spec,
+        Err(error) => return refused(&error),
+    };
+    for mountinfo in [UNIFIED, LEGACY] {
+        let host = Host {
+            permitted: 0x1ff_ffff_ffff,
+            hierarchies: Hierarchies::parse(mountinfo, OWN),
+            ..Host::default()
+        };
+        let request = Request {
+            id: "fuzz",
+            bundle: Path::new("/bundle"),
+            no_pivot: false,
+            no_new_keyring: false,
+            manager: Manager::Cgroupfs,
+            listen_fds: 0,
+            notify: None,
+        };
+        let plan = match Plan::new(&spec, &request, &host) {
+            Ok(plan) => plan,
+            Err(error) => {
+                refused(&error);
+                continue;
+            }
+        };
+        assert!(!plan.process.args.is_empty() && !plan.process.programs.is_empty());
+        let sets = &plan.process.capabilities;
+        assert_eq!(sets.effective & !sets.permitted, 0);
+        assert_eq!(sets.ambient & !(sets.permitted & sets.inheritable), 0);
+        for member in &plan.cgroup.members {
+            let below = member.directory();
+            assert!(below.starts_with("/sys/fs/cgroup"), "{below:?}");
+            assert!(
+                !below.components().any(|part| part.as_os_str() == ".."),
+                "{below:?}"
+            );
+        }
+        for write in &plan.cgroup.writes {
+            assert!(
+                !write.file.contains('/') && !write.file.is_empty(),
+                "{write:?}"
+            );
+        }
+        assert!(!Report::of(&plan).text().is_empty());
+    }
+}
+
+/// A host with the unified hierarchy alone.
+const UNIFIED: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+/// A host with v1 controllers.
+const LEGACY: &str = "\
+31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+33 30 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+34 30 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+35 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
+36 30 0:32 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n";
+/// The caller's own cgroups on both.
+const OWN: &str =
+    "6:memory:/user\n5:cpu,cpuacct:/\n4:pids:/\n3:devices:/\n2:cpuset:/\n1:blkio:/\n0::/user\n";
+
 #[cfg(test)]
 mod corpus {
     /// Every input of the corpus once; there is at least one.
@@ -66,6 +148,11 @@ mod corpus {
             println!("{}", input.display());
             check(&std::fs::read(&input).unwrap());
         }
+    }
+
+    #[test]
+    fn plan() {
+        replay("plan", super::plan);
     }
 
     #[test]

@@ -32,8 +32,7 @@ pub fn execute(global: &Global, log: &Log, args: &Exec) -> Result<u8> {
     } else {
         Some(Foreground::prepare()?)
     };
-    let mut newborn = start(global, log, args, &container)
-        .context(|| format!("exec in {:?}", args.id.as_str()))?;
+    let mut newborn = start(global, log, args, &container)?;
     let Some(foreground) = foreground else {
         return Ok(0);
     };
