@@ -4,6 +4,8 @@
 //! A hybrid host is also seen as others would be: in a mount namespace where
 //! only the v1 hierarchies are mounted, and in one with v2 alone.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -677,6 +679,36 @@ fn statistics_count_what_runs() {
             assert_eq!(stats.pids.current, 1);
             assert!(stats.memory.usage.max > 0);
             assert!(!stats.cpuset.cpus.is_empty());
+        }
+        made.remove().unwrap();
+    });
+}
+
+#[test]
+fn a_child_enters_v1_by_itself() {
+    in_views(&[View::Host, View::V1], |_| {
+        let path = name();
+        let made = create(&plan(&path, "{}"));
+        let entrance = made.entrance().unwrap();
+        let v1 = made
+            .record()
+            .members
+            .into_iter()
+            .filter(|member| !member.is_v2());
+        let v1: Vec<_> = v1.collect();
+        assert_eq!(entrance.tasks.len(), v1.len());
+        for (tasks, member) in entrance.tasks.into_iter().zip(v1) {
+            let output = Command::new("sh")
+                .args(["-c", "echo 0 >&0; cat /proc/self/cgroup"])
+                .stdin(tasks)
+                .output()
+                .unwrap();
+            let joined = String::from_utf8(output.stdout).unwrap();
+            let line = format!(":{}:{path}", member.controllers.join(","));
+            assert!(
+                joined.lines().any(|joined| joined.ends_with(&line)),
+                "{line}: {joined}"
+            );
         }
         made.remove().unwrap();
     });

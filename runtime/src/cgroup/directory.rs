@@ -71,6 +71,14 @@ impl Directory {
         })
     }
 
+    /// Opens a file for writing.
+    pub(super) fn open_for_writing(&self, file: &str) -> sys::Result<OwnedFd> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        call(openat(&self.fd, file, flags, Mode::empty()), || {
+            format!("open({:?}, O_WRONLY)", self.path.join(file))
+        })
+    }
+
     /// Reads a whole file.
     pub(super) fn read(&self, file: &str) -> sys::Result<String> {
         let describe = || format!("read({:?})", self.path.join(file));
@@ -107,10 +115,7 @@ impl Directory {
         file: &str,
         values: impl IntoIterator<Item = &'value str>,
     ) -> sys::Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let fd = call(openat(&self.fd, file, flags, Mode::empty()), || {
-            format!("open({:?}, O_WRONLY)", self.path.join(file))
-        })?;
+        let fd = self.open_for_writing(file)?;
         for value in values {
             loop {
                 match nix::unistd::write(&fd, value.as_bytes()) {

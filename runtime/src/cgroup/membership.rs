@@ -1,6 +1,7 @@
 //! Moving processes into the cgroup.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -87,7 +88,35 @@ impl SubCgroups {
     }
 }
 
+/// How a child enters the cgroup by itself, which is much cheaper than being
+/// moved: [`Cgroup::attach`] waits for an RCU grace period (about 9 ms on a
+/// hybrid host), a task that moves only itself does not (0.3 ms).
+#[derive(Debug)]
+pub struct Entrance<'cgroup> {
+    /// v2: the directory to be born in, by `CLONE_INTO_CGROUP`.
+    pub born_in: Option<BorrowedFd<'cgroup>>,
+    /// v1: the `tasks` files, opened by the parent with its rights. The child,
+    /// while it has one thread, writes `0` to each, before its cgroup
+    /// namespace is made.
+    pub tasks: Vec<OwnedFd>,
+}
+
 impl Cgroup {
+    /// Opens what a child needs to enter by itself. A child that can't be born
+    /// in the v2 directory is moved by [`attach`](Self::attach) instead.
+    ///
+    /// # Errors
+    /// A file can't be opened.
+    pub fn entrance(&self) -> Result<Entrance<'_>> {
+        let mut tasks = Vec::with_capacity(self.joined.len());
+        for at in self.joined.iter().filter(|at| !at.member.is_v2()) {
+            let file = at.directory.open_for_writing("tasks");
+            tasks.push(file.context(|| "join the cgroup")?);
+        }
+        let born_in = self.unified().map(|at| at.directory.as_fd());
+        Ok(Entrance { born_in, tasks })
+    }
+
     /// Moves the process `pid` into every directory.
     ///
     /// # Errors

@@ -8,8 +8,8 @@
 //!    can't find;
 //! 2. [`Cgroup::create`] makes them;
 //! 3. [`Cgroup::apply`] writes the limits and device rules;
-//! 4. the child is born in the directory ([`Cgroup::dirfd`], v2 only) or moved
-//!    there ([`Cgroup::attach`]), before its cgroup namespace is made, before
+//! 4. the child enters by itself ([`Cgroup::entrance`]) or is moved
+//!    ([`Cgroup::attach`]), before its cgroup namespace is made, before
 //!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
 //!
 //! Later commands open the cgroup by its record. Everything goes through the
@@ -35,7 +35,7 @@ use crate::error::{Context, Result};
 pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member};
 use directory::Directory;
-pub use membership::SubCgroups;
+pub use membership::{Entrance, SubCgroups};
 
 /// A container's cgroup, opened.
 #[derive(Debug)]
