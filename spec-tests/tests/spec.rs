@@ -2,6 +2,8 @@
 
 #[path = "cases/cgroups.rs"]
 mod cgroups;
+#[path = "cases/console.rs"]
+mod console;
 #[path = "cases/exec.rs"]
 mod exec;
 #[path = "cases/hooks.rs"]
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         &[
             ("lifecycle", lifecycle::CASES),
             ("run", run::CASES),
+            ("console", console::CASES),
             ("exec", exec::CASES),
             ("process", process::CASES),
             ("rootfs", rootfs::CASES),

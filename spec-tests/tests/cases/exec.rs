@@ -434,7 +434,7 @@ pub(crate) const CASES: &[Case] = &[
                 .fails(255, &["/data/made/here", "no such file or directory"]);
         },
     ),
-    Case::kernel("exec sets the umask of its process.json", |t| {
+    Case::crun("exec sets the umask of its process.json", |t| {
         let bundle = paused(t);
         let container = t.start(&bundle);
         let process_json = json!({

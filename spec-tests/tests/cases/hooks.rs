@@ -16,7 +16,7 @@ const MOMENTS: [&str; 6] = [
 ];
 
 pub(crate) const CASES: &[Case] = &[
-    Case::kernel("hooks run in their order around the program", |t| {
+    Case::crun("hooks run in their order around the program", |t| {
         let log = t.directory.join("order");
         let mut bundle = Bundle::new(t)
             .mount("/log", "bind", text(&t.directory), &["bind"])
@@ -102,6 +102,19 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(pid > 0, moment != "poststop", "{moment}: {state}");
         }
     }),
+    Case::crun("poststart gets the state of a running container", |t| {
+        let file = t.directory.join("state");
+        let script = format!("cat > {0}.tmp; mv {0}.tmp {0}", text(&file));
+        let bundle = Bundle::new(t).probe(&["pause"]).shell_hook("poststart", &script);
+        let container = t.create(&bundle);
+        assert!(!file.exists());
+        container.start().ok();
+        let state = fs::read_to_string(&file).expect("the state");
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        assert_eq!(state["status"], "running");
+        assert_eq!(state["pid"], container.pid());
+    })
+    .except(&[("runc", "1.1.5 runs poststart at create")]),
     Case::runc(
         "a hook's environment is what the hook says, nothing else",
         |t| {
@@ -162,7 +175,7 @@ pub(crate) const CASES: &[Case] = &[
             t.call(&["delete", "--force", &bundle.id]).ok();
         },
     ),
-    Case::runc(
+    Case::crun(
         "a failing poststop hook is a warning, the others still run",
         |t| {
             let file = t.directory.join("second");

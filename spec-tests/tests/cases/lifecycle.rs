@@ -408,7 +408,7 @@ pub(crate) const CASES: &[Case] = &[
         parallel,
     )
     .except(&[("runc", "1.1.5 has no lock")]),
-    Case::runc(
+    Case::kernel(
         "a container whose creator was killed is cleaned by delete --force",
         |t| {
             // At whatever step the kill falls, nothing may stay.

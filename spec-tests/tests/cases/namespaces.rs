@@ -203,7 +203,7 @@ pub(crate) const CASES: &[Case] = &[
             push(
                 &mut config["linux"]["namespaces"],
                 json!({ "type": "user" }),
-            )
+            );
         });
         t.run(&bundle).fails(1, &["appings"]);
     }),

@@ -6,7 +6,7 @@ use spec_tests::sys::{Before, before};
 use spec_tests::{Bundle, Case};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::runc(
+    Case::kernel(
         "signals are default and unblocked, whatever the runtime inherited",
         |t| {
             // SIGHUP 1, SIGPIPE 13, SIGCHLD 17: Rust ignores SIGPIPE, shells SIGHUP.
@@ -99,7 +99,7 @@ pub(crate) const CASES: &[Case] = &[
                     "root:x:0:0::/root/home:/bin/sh\nweb:x:1000:1000::/srv/web:/bin/sh\n",
                 )
                 .with(|config| {
-                    config["process"]["env"] = json!(["PATH=/bin", "A=1", "A=2", "EMPTY="])
+                    config["process"]["env"] = json!(["PATH=/bin", "A=1", "A=2", "EMPTY="]);
                 });
             let report = t.run(&bundle).answer();
             let env = report["env"].as_array().expect("env").clone();
@@ -318,7 +318,7 @@ pub(crate) const CASES: &[Case] = &[
             Bundle::new(t).with(|config| config["process"]["noNewPrivileges"] = json!(false));
         assert_eq!(t.run(&bundle).answer()["no_new_privs"], 0);
     }),
-    Case::kernel("personality LINUX32 changes what uname says", |t| {
+    Case::crun("personality LINUX32 changes what uname says", |t| {
         let bundle = Bundle::new(t)
             .with(|config| config["linux"]["personality"] = json!({ "domain": "LINUX32" }));
         let report = t.run(&bundle).answer();

@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(t.run(&bundle).answer()["hostname"], "a-name");
         assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").expect("read"), own);
     }),
-    Case::kernel("domainname is set in the container only", |t| {
+    Case::crun("domainname is set in the container only", |t| {
         let own = fs::read_to_string("/proc/sys/kernel/domainname").expect("read");
         let bundle = Bundle::new(t).with(|config| config["domainname"] = json!("a.domain"));
         assert_eq!(t.run(&bundle).answer()["domainname"], "a.domain");
@@ -376,7 +376,7 @@ pub(crate) const CASES: &[Case] = &[
         let bundle = Bundle::new(t).mount("/mnt", "nosuchfs", "none", &[]);
         t.run(&bundle).fails(1, &["/mnt", "no such device"]);
     }),
-    Case::kernel("a mount's mappings translate owners (idmap)", |t| {
+    Case::crun("a mount's mappings translate owners (idmap)", |t| {
         let source = t.directory.join("shared");
         fs::create_dir(&source).expect("mkdir");
         fs::write(source.join("file"), "").expect("write");

@@ -139,7 +139,7 @@ pub(crate) const CASES: &[Case] = &[
             let rules = json!([{ "names": ["getppid"], "action": "SCMP_ACT_ERRNO" }]);
             let bundle = profile(t, rules)
                 .with(|config| {
-                    config["linux"]["seccomp"]["architectures"] = json!(["SCMP_ARCH_X86_64"])
+                    config["linux"]["seccomp"]["architectures"] = json!(["SCMP_ARCH_X86_64"]);
                 })
                 // x32's getppid: the bit 0x40000000 on the number.
                 .probe(&["syscall", "1073741934"]);
