@@ -181,7 +181,7 @@ impl Setting {
         let directory = std::env::temp_dir();
         let output = directory.join(format!("spec-tests-{}-{}", std::process::id(), sequence()));
         let file = fs::File::create(&output).expect("a file for the case's output");
-        let child = Command::new(std::env::current_exe().expect("our own path"))
+        let child = Command::new("/proc/self/exe")
             .args(["--case", &name])
             // What the case's own processes inherit shall be the same everywhere.
             .env_clear()

@@ -18,6 +18,8 @@ mod process;
 mod rootfs;
 #[path = "cases/run.rs"]
 mod run;
+#[path = "cases/safety.rs"]
+mod safety;
 #[path = "cases/seccomp.rs"]
 mod seccomp;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             ("cgroups", cgroups::CASES),
             ("namespaces", namespaces::CASES),
             ("seccomp", seccomp::CASES),
+            ("safety", safety::CASES),
         ],
     )
 }

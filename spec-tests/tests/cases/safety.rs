@@ -1,0 +1,177 @@
+//! What a hostile container or a broken state finds: nothing to hold on to.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+use serde_json::json;
+use spec_tests::runtime::text;
+use spec_tests::{Bundle, Case, Test};
+
+const READ_ONLY_FILE_SYSTEM: i32 = 30;
+const TEXT_BUSY: i32 = 26;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::kernel(
+        "the runtime's binary that a container could keep is sealed",
+        sealed,
+    )
+    .except(&[(
+        "runc",
+        "seals a copy in memory: opened it is, written to it is not",
+    )]),
+    Case::kernel("a created process of another user is not dumpable", |t| {
+        // Else that user could trace it and use what it holds of the host.
+        let bundle = Bundle::new(t)
+            .probe(&["pause"])
+            .with(|config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+        let container = t.create(&bundle);
+        let owner = fs::metadata(format!("/proc/{}/environ", container.pid()))
+            .expect("stat")
+            .uid();
+        assert_eq!(owner, 0);
+    }),
+    Case::kernel("a created process sees the container's root only", |t| {
+        let bundle = Bundle::new(t).file("mark", "").probe(&["pause"]);
+        let container = t.create(&bundle);
+        let root = format!("/proc/{}/root", container.pid());
+        assert!(fs::metadata(format!("{root}/mark")).is_ok());
+        let of_host = t.directory.strip_prefix("/").expect("absolute");
+        assert!(fs::metadata(format!("{root}/{}", text(of_host))).is_err());
+        let cwd = fs::read_link(format!("/proc/{}/cwd", container.pid())).expect("readlink");
+        assert_eq!(text(&cwd), "/");
+    }),
+    Case::kernel(
+        "a program that is `#!/proc/self/exe` never runs the runtime again",
+        |t| {
+            use std::os::unix::fs::PermissionsExt;
+            let bundle = Bundle::new(t)
+                .file("data/script", "#!/proc/self/exe\n")
+                .args(&["/data/script"]);
+            let path = bundle.rootfs().join("data/script");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+            let before = fs::read(&t.runtime).expect("the runtime");
+            let _ = t.run(&bundle);
+            assert!(
+                fs::read(&t.runtime).expect("the runtime") == before,
+                "it changed"
+            );
+        },
+    ),
+    Case::kernel(
+        "a state file that is broken is an error, and delete --force cleans it",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["exit", "0"]);
+            let container = t.start(&bundle);
+            container.wait_status("stopped");
+            let path = t.root.join(&bundle.id).join("state.json");
+            let whole = fs::read(&path).expect("state.json");
+            for broken in [&b""[..], b"{", b"[]", b"\xff\xfe"] {
+                fs::write(&path, broken).expect("write");
+                let outcome = t.call(&["state", &bundle.id]);
+                assert_eq!(outcome.code, 1, "{outcome:?}");
+                assert!(
+                    !outcome.stderr.is_empty() && !outcome.stderr.contains("panic"),
+                    "{outcome:?}"
+                );
+                let others = t.call(&["list", "-q"]);
+                assert_ne!(others.code, 101, "{others:?}");
+            }
+            fs::write(&path, whole).expect("write");
+            container.delete().ok();
+        },
+    ),
+    Case::kernel(
+        "a device of the list never follows a link out of the root",
+        |t| {
+            let victim = t.directory.join("victim");
+            fs::create_dir(&victim).expect("mkdir");
+            let bundle = Bundle::new(t).probe(&["true"]).with(|config| {
+            config["linux"]["devices"] =
+                json!([{ "path": "/data/out/dev", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 }]);
+        });
+            std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
+            let _ = t.run(&bundle);
+            assert_eq!(fs::read_dir(&victim).expect("readdir").count(), 0);
+        },
+    ),
+    Case::kernel("a masked path never follows a link out of the root", |t| {
+        let victim = t.directory.join("victim");
+        fs::write(&victim, "whole").expect("write");
+        let bundle = Bundle::new(t)
+            .probe(&["true"])
+            .with(|config| config["linux"]["maskedPaths"] = json!(["/data/out"]));
+        std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
+        let _ = t.run(&bundle);
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "whole");
+    }),
+    Case::kernel(
+        "a working directory by a link is made inside the root",
+        |t| {
+            let victim = t.directory.join("victim");
+            fs::create_dir(&victim).expect("mkdir");
+            let bundle = Bundle::new(t)
+                .probe(&["true"])
+                .with(|config| config["process"]["cwd"] = json!("/data/out/new"));
+            std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
+            let _ = t.run(&bundle);
+            assert_eq!(fs::read_dir(&victim).expect("readdir").count(), 0);
+        },
+    ),
+    Case::kernel(
+        "a tmpcopyup never copies what a link of the root points at",
+        |t| {
+            let secret = t.directory.join("secret");
+            fs::create_dir(&secret).expect("mkdir");
+            fs::write(secret.join("key"), "of the host").expect("write");
+            let bundle = Bundle::new(t)
+                .mount("/data/out", "tmpfs", "tmpfs", &["tmpcopyup"])
+                .probe(&["list", "/data/out", ";", "read", "/data/out/key"]);
+            std::os::unix::fs::symlink(&secret, bundle.rootfs().join("data/out")).expect("symlink");
+            assert!(!t.run(&bundle).stdout.contains("of the host"));
+        },
+    ),
+    Case::kernel("state files are not readable by others", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let _container = t.create(&bundle);
+        // An unprivileged reader sees nothing of the state.
+        let path = t.root.join(&bundle.id).join("state.json");
+        let mut command = std::process::Command::new("cat");
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+        std::os::unix::process::CommandExt::gid(&mut command, 65534);
+        assert_ne!(t.spawn(command.arg(&path)).wait().code, 0);
+        assert!(fs::read(&path).is_ok(), "root reads it");
+    }),
+];
+
+/// CVE-2019-5736: who keeps a descriptor of a process of ours can open its
+/// program for writing once it no longer runs. The file must be read-only by
+/// its mount. A copy is used, which no other case executes.
+fn sealed(t: &Test) {
+    let copy = t.directory.join("runtime");
+    fs::copy(&t.runtime, &copy).expect("copy");
+    let bundle = Bundle::new(t).probe(&["pause"]);
+    let mut command = std::process::Command::new(&copy);
+    command.arg("--root").arg(&t.root);
+    command.args(["create", "-b", text(&bundle.path), &bundle.id]);
+    t.spawn(&mut command).wait().ok();
+    let container = t.adopt(&bundle.id);
+    let exe = format!("/proc/{}/exe", container.pid());
+    let kept = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_PATH.bits())
+        .open(exe)
+        .expect("O_PATH");
+    t.call(&["delete", "--force", &bundle.id]).ok();
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&kept));
+    let begin = std::time::Instant::now();
+    loop {
+        let opened = fs::OpenOptions::new().write(true).open(&again);
+        let errno = opened.expect_err("it is writable").raw_os_error();
+        // ETXTBSY as long as the dying process still has it.
+        if errno != Some(TEXT_BUSY) || begin.elapsed() > spec_tests::runtime::HANG {
+            assert_eq!(errno, Some(READ_ONLY_FILE_SYSTEM));
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
