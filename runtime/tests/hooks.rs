@@ -3,6 +3,8 @@
 //! One test, so that nothing else runs in this process while it forks: a fork
 //! beside another thread could copy a lock that nobody opens again.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::ffi::CString;
 use std::time::Duration;
 
