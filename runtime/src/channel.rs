@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn an_error_crosses_with_kind_errno_and_text() {
-        let sent = Error::from(sys::Error::new("mount(\"a\nb\")", Errno::EPERM))
+        let sent = Error::from(sys::Error::new("mount(\"a\\nb\")", Errno::EPERM))
             .with_kind(Kind::CommandNotFound);
         let received = decode_error(&encode_error(&sent));
         assert_eq!(received, sent);

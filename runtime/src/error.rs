@@ -97,7 +97,7 @@ impl Error {
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
         Self {
             kind,
-            text: text.into(),
+            text: one_line(text.into()),
             errno: None,
             hint: None,
         }
@@ -154,7 +154,7 @@ impl Error {
     /// The same failure behind one more phrase: `phrase: text`.
     #[must_use]
     pub fn within(mut self, phrase: impl Display) -> Self {
-        self.text = format!("{phrase}: {}", self.text);
+        self.text = one_line(format!("{phrase}: {}", self.text));
         self
     }
 
@@ -178,11 +178,23 @@ impl From<sys::Error> for Error {
     fn from(error: sys::Error) -> Self {
         Self {
             kind: Kind::System,
-            text: error.to_string(),
+            text: one_line(error.to_string()),
             errno: Some(error.errno()),
             hint: None,
         }
     }
+}
+
+/// A message is one line, whatever a path or a key in it holds.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = text.chars().map(|c| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    });
+    escaped.collect()
 }
 
 /// Adds a phrase in front of an error on its way up.
@@ -204,6 +216,15 @@ impl<T, E: Into<Error>> Context<T> for Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_is_in_it() {
+        let error = Error::config("mounts.a\nb", "no\tgood").within("create \u{7}");
+        assert_eq!(
+            error.to_string(),
+            "create \\u{7}: config.json: mounts.a\\nb: no\\tgood"
+        );
+    }
 
     #[test]
     fn context_builds_the_chain_from_the_inside_out() {

@@ -55,9 +55,11 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     let pid_namespace = pid_namespace.transpose().map_err(|error| {
         crate::sys::Error::new("dup(pidfd)", crate::sys::ToErrno::errno(&error))
     })?;
+    let entrance = cgroup.entrance()?;
     let child = Child {
         life: Life {
             channel: theirs,
+            tasks: entrance.tasks,
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
@@ -75,7 +77,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     };
     let birth = Birth {
         flags: CloneFlags::empty(),
-        cgroup: cgroup.dirfd(),
+        cgroup: entrance.born_in,
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
     };
     let mut newborn = give_birth(&birth, child, ours)?;
@@ -97,9 +99,7 @@ fn settle(
     state: &State,
     rootless: bool,
 ) -> Result<()> {
-    if !newborn.in_cgroup {
-        cgroup.attach(newborn.pid)?;
-    }
+    newborn.ensure_membership(cgroup)?;
     set_oom_score(newborn.pid, &plan.process, rootless)?;
     raise_limits(newborn.pid, &plan.process)?;
     newborn.go()?;

@@ -115,9 +115,7 @@ fn make(
     record.init = Some(Init::now(newborn.pid)?);
     container.save(record)?;
 
-    if !newborn.in_cgroup {
-        cgroup.attach(newborn.pid)?;
-    }
+    newborn.ensure_membership(cgroup)?;
     let flags = plan.namespaces.clone_flags();
     raise_limits(newborn.pid, &plan.process)?;
     settle_ids(newborn.pid, plan, rootless, flags)?;
@@ -157,9 +155,11 @@ fn birth(
     let mut joined = open_joined(namespaces)?;
     let pid_namespace = take_pid_namespace(&mut joined, namespaces.second_fork());
     let (ours, theirs) = channel::pair()?;
+    let entrance = cgroup.entrance()?;
     let child = Child {
         life: Life {
             channel: theirs,
+            tasks: entrance.tasks,
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
@@ -179,7 +179,7 @@ fn birth(
     };
     let birth = Birth {
         flags: namespaces.clone_flags(),
-        cgroup: cgroup.dirfd(),
+        cgroup: entrance.born_in,
         pid_namespace: pid_namespace.as_ref().map(|namespace| namespace.fd.as_fd()),
     };
     give_birth(&birth, child, ours)

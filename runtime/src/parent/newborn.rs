@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
+use crate::cgroup::Cgroup;
 use crate::channel::{FromChild, FromParent, ParentEnd};
 use crate::child::progress::Progress;
 use crate::child::{self, Child};
@@ -31,8 +32,8 @@ pub struct Newborn {
     pub pid: Pid,
     /// A descriptor for it.
     pub pidfd: OwnedFd,
-    /// Whether it was born in its cgroup.
-    pub in_cgroup: bool,
+    /// Whether it still has to be moved into its v2 cgroup.
+    outside: bool,
     /// The master of its terminal, once it was sent.
     pub terminal: Option<OwnedFd>,
     channel: ParentEnd,
@@ -67,7 +68,7 @@ pub(super) fn give_birth(
         Forked::Parent(pid, pidfd) => Ok(Newborn {
             pid,
             pidfd,
-            in_cgroup,
+            outside: birth.cgroup.is_some() && !in_cgroup,
             terminal: None,
             channel,
             progress,
@@ -157,6 +158,19 @@ impl Newborn {
         self.pid = pid;
         process::wait(stage.as_fd())?;
         Ok(())
+    }
+
+    /// Moves the child into the cgroup from outside, where it could not be born
+    /// in it. The v1 hierarchies it enters by itself.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::attach`].
+    pub fn ensure_membership(&self, cgroup: &Cgroup) -> Result<()> {
+        if self.outside {
+            cgroup.attach(self.pid)
+        } else {
+            Ok(())
+        }
     }
 
     /// Membership in the cgroup and id maps are settled.
