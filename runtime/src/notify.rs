@@ -70,13 +70,18 @@ impl Relay {
     pub fn wait(&self, init: BorrowedFd<'_>, pid: i32) -> Result<()> {
         loop {
             let ready = process::poll_readable(&[self.socket.as_fd(), init], None)?;
-            if self.pass(pid)? || ready[1] {
+            if self.pass(pid)? {
+                return self.barrier(init);
+            }
+            if ready[1] {
                 return Ok(());
             }
         }
     }
 
-    /// Passes on what has come; whether it was readiness.
+    /// Passes on what has come; whether it was readiness. For who stays: one
+    /// that leaves afterwards is in a hurry to be believed, and uses
+    /// [`wait`](Self::wait).
     ///
     /// # Errors
     /// A manager that can't be reached.
@@ -96,7 +101,20 @@ impl Relay {
         let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
         descriptors::send(manager.as_fd(), &[line, b"\n"].concat(), None)?;
         descriptors::send(manager.as_fd(), format!("MAINPID={pid}\n").as_bytes(), None)?;
-        barrier(manager.as_fd())
+        Ok(())
+    }
+
+    /// Waits until the manager has read all that was sent, which it checks
+    /// against the sender while that lives: it then closes the descriptor that
+    /// comes with `BARRIER=1` (sd_notify_barrier(3)).
+    fn barrier(&self, init: BorrowedFd<'_>) -> Result<()> {
+        let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
+        let (ours, theirs) = descriptors::pipe()?;
+        descriptors::send(manager.as_fd(), b"BARRIER=1", Some(theirs.as_fd()))?;
+        drop::<OwnedFd>(theirs);
+        // A manager that knows no barriers closes it just the same, or never.
+        process::poll_readable(&[ours.as_fd(), init], Some(BARRIER_MS))?;
+        Ok(())
     }
 }
 
@@ -104,17 +122,6 @@ impl AsFd for Relay {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Waits until the manager has read all that was sent: it then closes the
-/// descriptor that comes with `BARRIER=1` (sd_notify_barrier(3)).
-fn barrier(manager: BorrowedFd<'_>) -> Result<()> {
-    let (ours, theirs) = descriptors::pipe()?;
-    descriptors::send(manager, b"BARRIER=1", Some(theirs.as_fd()))?;
-    drop::<OwnedFd>(theirs);
-    // A manager that knows no barriers closes it just the same, or never.
-    process::poll_readable(&[ours.as_fd()], Some(BARRIER_MS))?;
-    Ok(())
 }
 
 /// The line of a message that tells of readiness.
