@@ -5,8 +5,8 @@
 
 use crate::cgroup::hierarchy::Hierarchies;
 use crate::error::{Context, Result};
-use crate::seccomp;
-use crate::sys::credentials;
+use crate::sys::{self, credentials};
+use crate::{seccomp, spec};
 
 /// What the plan needs to know about the host.
 #[derive(Debug, Clone, Default)]
@@ -41,4 +41,27 @@ impl Host {
             seccomp: seccomp::Support::default(),
         })
     }
+
+    /// Asks the kernel what its seccomp lacks, if `profile` wants something
+    /// that came after Linux 4.18: nine calls that most profiles can do without.
+    #[must_use]
+    pub fn knowing_seccomp(mut self, profile: Option<&spec::Seccomp>) -> Self {
+        if profile.is_some_and(wants_new_seccomp) {
+            self.seccomp = seccomp::Support {
+                missing_actions: sys::seccomp::missing_actions(),
+                missing_flags: sys::seccomp::missing_flags(),
+            };
+        }
+        self
+    }
+}
+
+/// Whether a profile notifies (Linux 5.0) or has a flag besides those of 4.18.
+fn wants_new_seccomp(profile: &spec::Seccomp) -> bool {
+    let mut actions = profile.syscalls.iter().map(|rule| rule.action.as_str());
+    let flags = profile.flags.iter().flatten();
+    actions.any(|action| action == "SCMP_ACT_NOTIFY")
+        || flags
+            .into_iter()
+            .any(|flag| flag == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
 }

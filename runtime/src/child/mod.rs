@@ -153,7 +153,7 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
 /// time, this is cheap; moving a process from outside waits for a grace period
 /// of all CPUs (about 10 ms).
 fn enter_cgroup(tasks: Vec<OwnedFd>) -> Result<()> {
-    for file in &tasks {
+    for file in tasks {
         // 0 is the thread that writes.
         descriptors::write_all(file.as_fd(), b"0").context(|| "join the cgroup")?;
     }

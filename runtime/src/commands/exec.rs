@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use nix::unistd::Pid;
 
 use super::delete::{is_frozen, open_cgroup};
-use super::launch::{check_console, preserved_descriptors, rootless};
+use super::launch::{check_console, preserved_descriptors, profile, rootless};
 use crate::cgroup::SubCgroups;
 use crate::cli::{Exec, Global};
 use crate::error::{Context, Error, Kind, Result};
@@ -59,7 +59,7 @@ fn start(
         args.console_socket.is_some(),
         !args.detach,
     )?;
-    let host = Host::read(rootless(global))?;
+    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
     let keyring = record
         .keyring
         .then(|| CString::new(format!("_ses.{}", record.id.as_str())));

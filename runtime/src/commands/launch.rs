@@ -65,7 +65,7 @@ pub(super) fn launch(
     let json = read_config(&bundle)?;
     let spec = Spec::parse(&json)?;
     check_terminal(&spec, new, start)?;
-    let host = Host::read(rootless(global))?;
+    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
     let notify = match notify::manager() {
         Some(_) => Some(Root::open(global.root.as_deref())?.path_of(id).join(NOTIFY)),
         None => None,
@@ -113,6 +113,11 @@ pub(super) fn launch(
         }),
         Err(error) => Err(abandon(log, container, &plan, &record, error)),
     }
+}
+
+/// The seccomp profile of a container.
+pub(super) fn profile(spec: &Spec) -> Option<&crate::spec::Seccomp> {
+    spec.linux.as_ref()?.seccomp.as_ref()
 }
 
 /// Who makes the cgroup.

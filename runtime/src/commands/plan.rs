@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::launch::{cgroup_manager, rootless};
+use super::launch::{cgroup_manager, profile, rootless};
 use super::print;
 use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
@@ -50,7 +50,7 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
 /// The plan of the bundle under the name of its folder.
 fn plan(global: &Global, bundle: &Path, json: &[u8]) -> Result<Plan> {
     let spec = Spec::parse(json)?;
-    let host = Host::read(rootless(global))?;
+    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
     let name = bundle.file_name().unwrap_or_default().to_string_lossy();
     let request = Request {
         id: &name,
