@@ -113,6 +113,9 @@ fn reap(pid: Pid) -> Result<Option<u8>> {
 #[derive(Debug)]
 struct Terminal {
     master: OwnedFd,
+    /// The other side, open as long as the process lives: without anybody
+    /// there the master would be ready all the time, with nothing to read.
+    peer: Option<OwnedFd>,
     /// Typed, and not yet taken by the process.
     typed: Vec<u8>,
     /// Whether our standard input has not ended.
@@ -130,8 +133,10 @@ impl Terminal {
         // Never blocked by a process that does not read what was typed.
         descriptors::set_nonblocking(master.as_fd())?;
         let raw = terminal::Raw::new(descriptors::standard(STDIN)).ok();
+        let peer = terminal::open_peer(master.as_fd())?;
         let terminal = Self {
             master,
+            peer: Some(peer),
             typed: Vec::new(),
             input: true,
             _raw: raw,
@@ -198,6 +203,7 @@ impl Terminal {
     /// Copies what the process wrote last. The kernel hands it over in the
     /// background, so an empty read is no end; a hang-up is.
     fn drain(&mut self) {
+        self.peer = None;
         let deadline = Instant::now() + LAST_OUTPUT;
         while Instant::now() < deadline {
             let ready = process::poll_readable(&[self.master.as_fd()], Some(50));

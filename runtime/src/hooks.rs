@@ -66,6 +66,11 @@ impl State {
 /// # Errors
 /// The hook, and its exit status with what it printed, or its timeout.
 pub fn run_all(moment: &str, hooks: &[Hook], state: &[u8], env: &[CString]) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    // A hook need not read its input.
+    let _ignored = signal::IgnoredPipe::new()?;
     for (at, hook) in hooks.iter().enumerate() {
         run(hook, state, env)
             .map_err(|error| error.with_kind(Kind::Hook))

@@ -91,8 +91,11 @@ pub fn ensure() -> Result<()> {
 /// made so. A file that is the root of a mount without a mount point has the
 /// path "/", which no file in a mount namespace can have.
 fn is_sealed(binary: BorrowedFd<'_>) -> bool {
-    if let Ok(seals) = fcntl(binary, FcntlArg::F_GET_SEALS) {
-        return SealFlag::from_bits_truncate(seals).contains(all_seals());
+    // An ordinary file on a tmpfs has an answer too, and may be mounted as below.
+    if let Ok(seals) = fcntl(binary, FcntlArg::F_GET_SEALS)
+        && SealFlag::from_bits_truncate(seals).contains(all_seals())
+    {
+        return true;
     }
     let read_only =
         fstatvfs(binary).is_ok_and(|filesystem| filesystem.flags().contains(FsFlags::ST_RDONLY));

@@ -82,10 +82,9 @@ fn enter_namespaces(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()>
     namespaces::join(&container.joined)?;
     if namespaces.second_fork() {
         if namespaces.creates(NamespaceType::Time) {
-            if namespaces.creates(NamespaceType::User) && namespaces.join.is_empty() {
-                namespaces::become_root()?;
-            }
-            namespaces::unshare_time(namespaces.time_offsets.as_deref())?;
+            // Before this process becomes root of a user namespace: its files
+            // in /proc belong to the host's root, which it still is.
+            namespaces::unshare_time(namespaces.time_offsets.as_deref(), life.unprivileged)?;
         }
         fork_again(life, namespaces.second_clone_flags())?;
     }

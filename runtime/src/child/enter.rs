@@ -7,7 +7,7 @@ use nix::sched::CloneFlags;
 use super::progress::Step;
 use super::{Life, console, container, identity, lsm, namespaces};
 use crate::error::{Context, Result};
-use crate::sys::{self, namespace};
+use crate::sys::{self, file, namespace};
 
 /// A running container to enter.
 #[derive(Debug)]
@@ -16,6 +16,9 @@ pub struct Joined {
     pub init: OwnedFd,
     /// The namespaces in which it differs from the runtime.
     pub namespaces: CloneFlags,
+    /// The root to enter by chroot(2), where the container has no mount
+    /// namespace that brings its own.
+    pub root: Option<OwnedFd>,
     /// Whether the pid namespace can only be entered by a second fork: an
     /// unprivileged runtime has no right in it before it is in the user
     /// namespace. Else the parent's children are born in it.
@@ -29,6 +32,10 @@ pub(super) fn enter(life: &Life<'_>, joined: &Joined) -> Result<()> {
     if !joined.namespaces.is_empty() {
         namespace::setns(joined.init.as_fd(), joined.namespaces)
             .context(|| "enter the container's namespaces")?;
+    }
+    if let Some(root) = &joined.root {
+        file::change_directory(root.as_fd())?;
+        file::change_root_here().context(|| "enter the container's root")?;
     }
     if joined.second_fork {
         container::fork_again(life, CloneFlags::empty())?;

@@ -143,13 +143,16 @@ pub fn reopen_null() -> Result<()> {
         let null = sys::call(
             open(
                 "/dev/null",
-                OFlag::O_RDWR | OFlag::O_CLOEXEC,
+                OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY,
                 nix::sys::stat::Mode::empty(),
             ),
             || "open(\"/dev/null\")".to_owned(),
         );
-        // A container without /dev/null keeps the descriptor that it was given.
-        if let Ok(null) = null {
+        // A container without /dev/null, or with something else in its place,
+        // keeps the descriptor that it was given.
+        if let Ok(null) = null
+            && fstat(&null).is_ok_and(|stat| is_null_device(&stat))
+        {
             descriptors::duplicate_onto(null.as_fd(), number)?;
         }
     }

@@ -168,7 +168,10 @@ impl Child<'_> {
         kept.extend(self.life.console_socket.as_ref().map(AsFd::as_fd));
         match &self.entry {
             Entry::Container(container) => kept.extend(container.descriptors()),
-            Entry::Running(joined) => kept.push(joined.init.as_fd()),
+            Entry::Running(joined) => {
+                kept.push(joined.init.as_fd());
+                kept.extend(joined.root.as_ref().map(AsFd::as_fd));
+            }
         }
         kept
     }

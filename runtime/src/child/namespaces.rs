@@ -78,23 +78,29 @@ fn enter(namespace: &OpenNamespace) -> Result<()> {
 /// Moves this process's future children into a new time namespace and sets
 /// its clocks, which must happen before the first of them (time_namespaces(7)).
 ///
+/// Who is `unprivileged` owns its files in /proc only while it is dumpable;
+/// nobody is in its user namespace yet who could make use of that.
+///
 /// # Errors
 /// `EINVAL` where the kernel has none (until Linux 5.6), `EPERM`.
-pub fn unshare_time(offsets: Option<&str>) -> Result<()> {
+pub fn unshare_time(offsets: Option<&str>, unprivileged: bool) -> Result<()> {
     namespace::unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))?;
     let Some(offsets) = offsets else {
         return Ok(());
     };
     // The host's /proc: this runs before any mount is changed.
     let path = "/proc/self/timens_offsets";
-    sys::call(std::fs::write(path, offsets), || {
+    credentials::set_dumpable(unprivileged)?;
+    let written = sys::call(std::fs::write(path, offsets), || {
         format!("write({path:?}, {offsets:?})")
-    })
-    .context(|| "set clock offsets")
+    });
+    credentials::set_dumpable(false)?;
+    written.context(|| "set clock offsets")
 }
 
 /// Becomes root of the user namespace that this process has just entered, so
-/// that what it makes belongs to somebody there.
+/// that what it makes belongs to somebody there. The change of ids undoes the
+/// process's guard (prctl(2), PR_SET_PDEATHSIG), which is set again.
 ///
 /// # Errors
 /// `EINVAL` if the namespace maps no id 0.
@@ -106,7 +112,8 @@ pub fn become_root() -> Result<()> {
     }
     credentials::set_gid(0)
         .and_then(|()| credentials::set_uid(0))
-        .context(|| "become root of the user namespace")
+        .context(|| "become root of the user namespace")?;
+    super::isolation::guard(false)
 }
 
 /// Brings up the loopback device of a new network namespace.

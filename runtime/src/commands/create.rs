@@ -1,5 +1,6 @@
 //! `rrun create`: a container whose process waits for `start`.
 
+use super::delete::destroy_after;
 use super::launch::{Start, launch};
 use crate::cli::{Create, Global};
 use crate::error::Result;
@@ -13,5 +14,13 @@ pub fn execute(global: &Global, log: &Log, create: &Create) -> Result<()> {
     let bundle = create.new.bundle();
     let mut launched = launch(global, log, &create.new, &create.id, &bundle, Start::Later)?;
     // From here on the container waits at its gate, and nothing of it is ours.
-    launched.created.init.go_on()
+    match launched.created.init.go_on() {
+        Ok(()) => Ok(()),
+        Err(error) => Err(destroy_after(
+            log,
+            launched.container,
+            &launched.record,
+            error,
+        )),
+    }
 }

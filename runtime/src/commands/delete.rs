@@ -112,6 +112,15 @@ pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
     }
 }
 
+/// [`destroy`] because of `error`, which is returned with what went wrong on
+/// the way.
+pub fn destroy_after(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
+    match destroy(log, container, record) {
+        Ok(()) => error,
+        Err(failed) => error.and(&failed.within("clean up")),
+    }
+}
+
 /// Kills the container's first process, if it lives, and waits until it is
 /// gone: in its own pid namespace all others go with it.
 fn kill_init(record: &Record) -> Result<()> {

@@ -76,8 +76,8 @@ fn start(
         .open()?
         .ok_or_else(gone)?;
     let cgroup = open_cgroup(&record)?.ok_or_else(gone)?;
-    let pid = record.init.map_or(0, |init| init.pid);
-    let cgroup = cgroup.for_exec(&SubCgroups::parse(&args.cgroup)?, Pid::from_raw(pid))?;
+    let pid = Pid::from_raw(record.init.map_or(0, |init| init.pid));
+    let cgroup = cgroup.for_exec(&SubCgroups::parse(&args.cgroup)?, pid)?;
     let console_socket = args
         .console_socket
         .as_deref()
@@ -95,6 +95,7 @@ fn start(
     };
     let target = Target {
         init,
+        pid,
         cgroup: &cgroup,
         state: record.hook_state(),
     };
@@ -108,13 +109,18 @@ fn start(
     }
 }
 
-/// A container that has stopped has no namespaces left, and in a paused one
-/// the process would hang.
+/// A container that has stopped has no namespaces left, in a paused one the
+/// process would hang, and one in the making has the host's root until its own
+/// is entered.
 fn check_status(container: &Container, record: &Record, args: &Exec) -> Result<()> {
     match container.status(record, || is_frozen(record))? {
         Status::Stopped => Err(Error::new(
             Kind::NotRunning,
             "cannot exec in a stopped container",
+        )),
+        Status::Creating => Err(Error::new(
+            Kind::WrongState,
+            "cannot exec in a container that is being created",
         )),
         Status::Paused if !args.ignore_paused => Err(Error::new(
             Kind::WrongState,
@@ -167,8 +173,8 @@ fn process(spec: &Spec, args: &Exec) -> Result<spec::Process> {
 }
 
 /// `--cap` adds to every set but the inheritable one, which stays empty, or a
-/// program file could hand its capabilities on (CVE-2022-29162); the ambient
-/// set only where the process could keep nothing otherwise.
+/// program file could hand its capabilities on (CVE-2022-29162). Nor does the
+/// ambient set grow, which holds nothing that is not inheritable.
 fn add_capabilities(process: &mut spec::Process, names: &[String]) {
     if names.is_empty() {
         return;

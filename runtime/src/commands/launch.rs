@@ -265,7 +265,9 @@ impl Preserved {
 /// The first that is not there.
 pub(super) fn preserved_descriptors(asked: u16) -> Result<Preserved> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-    let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+    // Sockets without a pid are not for us (sd_listen_fds(3)): whoever has that
+    // from its own start left the variable in our environment.
+    let ours = number("LISTEN_PID") == Some(std::process::id());
     let listen = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
     let preserved = Preserved { listen, asked };
     for fd in 3..3_i32.saturating_add(preserved.total()) {

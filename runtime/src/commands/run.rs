@@ -2,13 +2,14 @@
 
 use std::os::fd::AsFd;
 
+use super::delete::destroy_after;
 use super::launch::{Launched, Start, launch};
 use crate::cli::{Global, Run};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::hooks;
 use crate::log::Log;
-use crate::state::{Container, Locked, Record};
+use crate::state::{Container, Record};
 
 /// Runs the container and returns the exit code of its program, or 0 if it is
 /// left running.
@@ -52,7 +53,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
         });
     if let Err(error) = started {
         created.init.kill();
-        return Err(destroy(log, container, &record, error));
+        return Err(destroy_after(log, container, &record, error));
     }
     // Others may now do with the container what they like.
     let container = container.unlock()?;
@@ -77,12 +78,5 @@ fn clean_up(log: &Log, container: Container, record: &Record) -> Result<()> {
         Ok(container) => super::delete::destroy(log, container, record),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         Err(error) => Err(error),
-    }
-}
-
-fn destroy(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
-    match super::delete::destroy(log, container, record) {
-        Ok(()) => error,
-        Err(failed) => error.and(&failed.within("clean up")),
     }
 }

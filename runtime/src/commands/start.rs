@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::delete::destroy_after;
 use super::launch::NOTIFY;
 use crate::channel;
 use crate::cli::{self, Global};
@@ -33,7 +34,9 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
         let pid = record.init.map_or(0, |init| init.pid);
         let state = record.hook_state().json("running", pid);
         if let Err(error) = hooks::run_all("poststart", &hooks.poststart, &state, &[]) {
-            return Err(stop(log, container, &record, error));
+            // The container is stopped and deleted (runtime.md, "Lifecycle",
+            // step 9).
+            return Err(destroy_after(log, container, &record, error));
         }
     }
     match relay {
@@ -64,15 +67,6 @@ fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result
     match init.open()? {
         Some(pidfd) => relay.wait(pidfd.as_fd(), init.pid),
         None => Ok(()),
-    }
-}
-
-/// A container whose poststart hook failed is stopped and deleted
-/// (runtime.md, "Lifecycle", step 9).
-fn stop(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
-    match super::delete::destroy(log, container, record) {
-        Ok(()) => error,
-        Err(failed) => error.and(&failed.within("clean up")),
     }
 }
 

@@ -1,8 +1,11 @@
 //! One more process in a running container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use rustix::fs::OFlags;
 
 use super::newborn::{Birth, Newborn, give_birth};
 use super::{Options, raise_limits, seccomp_agent, set_oom_score};
@@ -13,12 +16,15 @@ use crate::child::{Child, Entry, Joined, Life};
 use crate::error::Result;
 use crate::hooks::State;
 use crate::plan::exec::Exec;
+use crate::sys::{file, process};
 
 /// The container to enter.
 #[derive(Debug)]
 pub struct Target<'a> {
     /// A pidfd of its init.
     pub init: OwnedFd,
+    /// Its pid.
+    pub pid: Pid,
     /// Its cgroup, or the one below it that was asked for.
     pub cgroup: &'a Cgroup,
     /// Its state, for a seccomp agent.
@@ -33,6 +39,7 @@ pub struct Target<'a> {
 pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn> {
     let Target {
         init,
+        pid,
         cgroup,
         state,
     } = target;
@@ -70,6 +77,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             unprivileged: false,
         },
         entry: Entry::Running(Joined {
+            root: own_root(plan.namespaces, pid, init.as_fd())?,
             init,
             namespaces,
             second_fork,
@@ -90,6 +98,19 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             Err(error)
         }
     }
+}
+
+/// The root directory of the init `pid`, if no mount namespace brings it.
+fn own_root(namespaces: CloneFlags, pid: Pid, init: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    if namespaces.contains(CloneFlags::CLONE_NEWNS) {
+        return Ok(None);
+    }
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let root = file::open(Path::new(&path), flags)?;
+    // Only now: if init still lives, the pid was its all the time.
+    process::pidfd_send_signal(init, 0)?;
+    Ok(Some(root))
 }
 
 fn settle(

@@ -65,7 +65,7 @@ fn clone3(clone: &Clone<'_>) -> Result<Forked> {
     let mut pidfd: i32 = -1;
     let mut args = libc::clone_args {
         flags: clone.flags | flag(libc::CLONE_PIDFD),
-        pidfd: (&raw mut pidfd).addr() as u64,
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
         child_tid: 0,
         parent_tid: 0,
         exit_signal: 0,

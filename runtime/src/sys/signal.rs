@@ -47,6 +47,53 @@ pub fn set_default(signal: i32) {
     }
 }
 
+/// SIGPIPE ignored, as long as this lives: a write to a pipe that nobody reads
+/// is then an error like any other.
+#[derive(Debug)]
+pub struct IgnoredPipe {
+    before: [u64; 4],
+}
+
+impl IgnoredPipe {
+    /// Ignores it.
+    ///
+    /// # Errors
+    /// `EPERM` behind a filter that refuses rt_sigaction(2).
+    pub fn new() -> Result<Self> {
+        // The handler is the first word.
+        let ignore = [libc::SIG_IGN as u64, 0, 0, 0];
+        let before = exchange_action(libc::SIGPIPE, ignore)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for IgnoredPipe {
+    fn drop(&mut self) {
+        // What was allowed before is allowed again.
+        let _ = exchange_action(libc::SIGPIPE, self.before);
+    }
+}
+
+/// Sets what a signal does and returns what it did: a struct sigaction of the
+/// kernel, as in [`set_default`].
+fn exchange_action(signal: i32, action: [u64; 4]) -> Result<[u64; 4]> {
+    let mut before = [0; 4];
+    // SAFETY: the kernel reads 8 bytes of mask and the three words before it
+    // from `action`, and writes as much to `before`; both outlive the call.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            before.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    };
+    call(Errno::result(set).map(|_| before), || {
+        format!("rt_sigaction({signal})")
+    })
+}
+
 /// Sends a signal to one process, by its number; real-time ones too, for which
 /// nix has no names.
 ///
@@ -99,17 +146,28 @@ impl Blocked {
         Ok(Self { fd })
     }
 
-    /// The next signal's number, if one is there.
+    /// The next signal's number, if one is there. The SIGPIPE of a write of
+    /// our own is left out: blocked signals are kept even where they are
+    /// ignored (signal(7)).
     ///
     /// # Errors
     /// Those of read(2).
     pub fn next(&self) -> Result<Option<i32>> {
-        match self.fd.read_signal() {
-            Ok(info) => Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok())),
-            Err(Errno::EINTR) => Ok(None),
-            Err(errno) => call(Err(errno), || "read(signalfd)".to_owned()),
+        loop {
+            match self.fd.read_signal() {
+                Ok(Some(info)) if is_own_pipe(info.ssi_signo, info.ssi_pid) => {}
+                Ok(info) => return Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok())),
+                Err(Errno::EINTR) => return Ok(None),
+                Err(errno) => return call(Err(errno), || "read(signalfd)".to_owned()),
+            }
         }
     }
+}
+
+/// Whether the kernel raised SIGPIPE for this process's own write: it names the
+/// process itself as the sender.
+fn is_own_pipe(signal: u32, sender: u32) -> bool {
+    signal == libc::SIGPIPE.cast_unsigned() && sender == std::process::id()
 }
 
 impl AsFd for Blocked {

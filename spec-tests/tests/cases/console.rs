@@ -151,6 +151,29 @@ pub(crate) const CASES: &[Case] = &[
             drop(slave);
         },
     ),
+    Case::kernel("nobody works while a program has left its terminal", |t| {
+        // It closes its three descriptors (3 is close) and lives on.
+        let words = "syscall 3 0 ; syscall 3 2 ; syscall 3 1 ; sleep 1500";
+        let bundle = with_terminal(Bundle::new(t)).probe(&words.split(' ').collect::<Vec<_>>());
+        let (terminal, slave) = Terminal::pair(24, 80);
+        let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
+        command.stdin(Stdio::from(slave.try_clone().expect("dup")));
+        command.stdout(Stdio::from(slave.try_clone().expect("dup")));
+        before(&mut command, Before::Terminal);
+        let mut child = command.spawn().expect("spawn");
+        drop(command);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("stat");
+        let after_name = stat.rsplit(')').next().expect("fields");
+        // utime and stime, fields 14 and 15, in ticks of 10 ms.
+        let fields = after_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields
+            .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+            .sum();
+        assert!(child.wait().expect("wait").success());
+        drop((terminal, slave));
+        assert!(ticks < 30, "{ticks} ticks in a second");
+    }),
     Case::runc("the foreground terminal's modes are restored", |t| {
         let bundle = with_terminal(Bundle::new(t)).probe(&["true"]);
         let (terminal, slave) = Terminal::pair(24, 80);

@@ -258,6 +258,28 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(last, json!({ "text": "x" }));
         },
     ),
+    Case::kernel("a hook may leave its input unread", |t| {
+        // More than a pipe holds, so it is the writer who notices. Without a
+        // pid namespace nothing guards the container from SIGPIPE.
+        for moment in ["prestart", "createContainer", "startContainer"] {
+            // 3 is close(2).
+            let closes = "probe syscall 3 0 ; sleep 200";
+            let hook = match moment {
+                "startContainer" => {
+                    json!({ "path": "/bin/probe", "args": closes.split(' ').collect::<Vec<_>>() })
+                }
+                _ => json!({ "path": "/bin/sh", "args": ["sh", "-c", "exec <&-; sleep 0.2"] }),
+            };
+            let bundle = Bundle::new(t)
+                .without_namespace("pid")
+                .with(|config| config["annotations"] = json!({ "long": "x".repeat(200_000) }))
+                .hook(moment, hook)
+                .probe(&["sleep", "100", ";", "exit", "7"]);
+            let outcome = t.run(&bundle);
+            assert_eq!(outcome.code, 7, "{moment}: {}", outcome.stderr);
+        }
+    })
+    .except(&[("runc", "1.1.5 hands its own SIGPIPE on to the container")]),
     Case::kernel("a hook inherits stdio and no other descriptor", |t| {
         let file = t.directory.join("fds");
         let script = format!("exec > {}; ls /proc/$$/fd", text(&file));

@@ -280,6 +280,25 @@ pub(crate) const CASES: &[Case] = &[
         assert!(boot() < 1_000_000, "the host's clock stays");
     })
     .except(&[("runc", "1.2 brought it")]),
+    Case::kernel(
+        "a time namespace beside a user namespace has its offsets",
+        |t| {
+            let bundle = Bundle::new(t)
+                .probe(&["read", "/proc/self/timens_offsets"])
+                .in_user_namespace(100_000)
+                .with(|config| {
+                    push(
+                        &mut config["linux"]["namespaces"],
+                        json!({ "type": "time" }),
+                    );
+                    config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1_000_000 } });
+                });
+            let answer = t.run(&bundle).answer();
+            let text = answer["text"].as_str().expect("text");
+            assert!(text.contains("1000000"), "{text}");
+        },
+    )
+    .except(&[("runc", "1.1.5 has no time namespaces")]),
     Case::kernel("exec enters the time namespace", |t| {
         let bundle = Bundle::new(t)
             .probe(&["report", ";", "pause"])

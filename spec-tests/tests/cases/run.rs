@@ -505,6 +505,16 @@ pub(crate) const CASES: &[Case] = &[
         assert!(env.contains(&json!("LISTEN_FDS=1")), "{env:?}");
         assert!(env.contains(&json!("LISTEN_PID=1")), "{env:?}");
     }),
+    Case::runc("LISTEN_FDS without LISTEN_PID is for somebody else", |t| {
+        let bundle = Bundle::new(t);
+        let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
+        let file = File::open("/etc/hostname").expect("open");
+        before(&mut command, Before::Descriptor(file.into(), 3));
+        command.env("LISTEN_FDS", "1").env_remove("LISTEN_PID");
+        let report = t.spawn(&mut command).wait().answer();
+        let open = report["descriptors"].as_object().expect("descriptors");
+        assert_eq!(open.keys().collect::<Vec<_>>(), ["0", "1", "2"]);
+    }),
     Case::runc(
         "without being asked no descriptor of the caller is handed on",
         |t| {

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use spec_tests::runtime::text;
@@ -19,6 +21,66 @@ pub(crate) const CASES: &[Case] = &[
         "runc",
         "seals a copy in memory: opened it is, written to it is not",
     )]),
+    Case::kernel("a runtime on a tmpfs is sealed without a copy", |t| {
+        let copy = Path::new("/dev/shm").join(format!("rrun-{}", t.id()));
+        fs::copy(&t.runtime, &copy).expect("copy");
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let made = Command::new(&copy)
+            .arg("--root")
+            .arg(&t.root)
+            .args(["create", "-b", text(&bundle.path), &bundle.id])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        fs::remove_file(&copy).expect("remove");
+        assert!(made.expect("the runtime").success());
+        let container = t.adopt(&bundle.id);
+        let exe = fs::read_link(format!("/proc/{}/exe", container.pid())).expect("readlink");
+        assert!(!text(&exe).contains("memfd"), "{exe:?}");
+    })
+    .except(&[("runc", "seals a copy in memory")]),
+    Case::kernel("no process enters a container in the making", |t| {
+        // Its mount namespace still shows the root of the host.
+        let reached = t.directory.join("reached");
+        let script = format!("touch {}; sleep 2", text(&reached));
+        let bundle = Bundle::new(t)
+            .probe(&["pause"])
+            .shell_hook("prestart", &script);
+        let mut command = t.command(&["create", "-b", text(&bundle.path), &bundle.id]);
+        let creating = t.spawn(&mut command);
+        let begin = std::time::Instant::now();
+        while !reached.exists() {
+            assert!(begin.elapsed() < spec_tests::runtime::HANG, "no hook");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        t.call(&["exec", &bundle.id, "/bin/probe", "true"])
+            .fails(255, &["cannot exec in a container that is being created"]);
+        creating.wait().ok();
+        t.adopt(&bundle.id).probe(&[], &["report"]).ok();
+    })
+    .except(&[("runc", "1.1.5 has no state before it is created")]),
+    Case::kernel(
+        "a process enters the root of a container without mount namespace",
+        |t| {
+            let bundle = Bundle::new(t)
+                .without_namespace("mount")
+                .with(|config| {
+                    config["mounts"] = json!([]);
+                    for paths in ["maskedPaths", "readonlyPaths"] {
+                        config["linux"]
+                            .as_object_mut()
+                            .expect("linux")
+                            .remove(paths);
+                    }
+                })
+                .file("mark", "here")
+                .probe(&["pause"]);
+            let container = t.start(&bundle);
+            let answer = container.probe(&[], &["read", "/mark"]).answer();
+            assert_eq!(answer, json!({ "text": "here" }));
+        },
+    )
+    .except(&[("runc", "1.1.5 needs a /proc in the root")]),
     Case::kernel("a created process of another user is not dumpable", |t| {
         // Else that user could trace it and use what it holds of the host.
         let bundle = Bundle::new(t)
