@@ -101,7 +101,11 @@ impl ParentEnd {
     /// Those of recvmsg(2), and a message that no child of ours sends.
     pub fn receive(&self) -> Result<FromChild> {
         let mut buffer = vec![0_u8; LONGEST];
-        let (length, fd) = descriptors::receive(self.0.as_fd(), &mut buffer)?;
+        let (length, fd) = match descriptors::receive(self.0.as_fd(), &mut buffer) {
+            // A child that died before it read our last word.
+            Err(error) if error.errno() == Errno::ECONNRESET => return Ok(FromChild::Closed),
+            received => received?,
+        };
         let Some((&tag, payload)) = buffer[..length].split_first() else {
             return Ok(FromChild::Closed);
         };
@@ -125,7 +129,7 @@ impl ParentEnd {
     /// Tells the child to go on.
     ///
     /// # Errors
-    /// `EPIPE` if the child is gone.
+    /// `EPIPE` if the child is gone, `ECONNRESET` if it left words unread.
     pub fn send(&self, message: FromParent) -> Result<()> {
         let tag = match message {
             FromParent::Go => GO,
@@ -300,6 +304,14 @@ mod tests {
             panic!()
         };
         assert_eq!(error.kind(), Kind::Hook);
+        drop(child);
+        assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
+    }
+
+    #[test]
+    fn a_child_that_leaves_words_unread_is_gone_like_any_other() {
+        let (parent, child) = pair().unwrap();
+        parent.send(FromParent::Go).unwrap();
         drop(child);
         assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
     }

@@ -117,7 +117,7 @@ pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
         }
         Forked::Child => {
             isolation::guard(life.unprivileged)?;
-            life.wait();
+            life.wait()?;
             if life.unprivileged {
                 credentials::set_dumpable(false)?;
             }
@@ -153,7 +153,7 @@ fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Resu
     if hooks.before_pivot() {
         life.progress.reach(Step::RuntimeHooks);
         life.channel.hooks_wanted()?;
-        life.wait();
+        life.wait()?;
     }
     if hooks.create_container.is_empty() {
         return Ok(());

@@ -127,7 +127,7 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
     child.life.progress.reach(Step::Isolation);
     let (kept, preserved) = (child.kept(), child.life.preserved);
     isolation::isolate(&kept, preserved, child.life.unprivileged)?;
-    child.life.wait();
+    child.life.wait()?;
     if child.life.unprivileged {
         // The id maps are written.
         credentials::set_dumpable(false)?;
@@ -200,10 +200,13 @@ impl Life<'_> {
     }
 
     /// Waits for the parent; without one there is nothing left to do.
-    fn wait(&self) {
-        match self.channel.receive() {
-            Ok(Some(FromParent::Go | FromParent::Continue)) => {}
-            Ok(None) | Err(_) => process::exit_now(1),
+    ///
+    /// # Errors
+    /// What a filter that refuses read(2) says.
+    fn wait(&self) -> Result<()> {
+        match self.channel.receive().context(|| "wait for the runtime")? {
+            Some(FromParent::Go | FromParent::Continue) => Ok(()),
+            None => process::exit_now(1),
         }
     }
 }

@@ -83,6 +83,12 @@ impl Progress {
         self.0.store(step as u8);
     }
 
+    /// Whether the child reached `step` last.
+    #[must_use]
+    pub fn is_at(self, step: Step) -> bool {
+        self.0.load() == step as u8
+    }
+
     /// The name of the step that the child reached last.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -115,7 +115,7 @@ pub(super) fn become_process(life: &Life<'_>) -> Result<Program> {
     life.progress.reach(Step::Seccomp);
     load_filter(life, keep_admin)?;
     life.channel.ready()?;
-    life.wait();
+    life.wait()?;
     Ok(Program { path, env })
 }
 
@@ -129,7 +129,7 @@ fn load_filter(life: &Life<'_>, keep_admin: bool) -> Result<()> {
         seccomp::load(&filter.program, filter.flags).context(|| "load seccomp filter")?;
     if let Some(listener) = listener {
         life.channel.listener(listener.as_raw_fd())?;
-        life.wait();
+        life.wait()?;
         // Closing it would be one more call to allow; execve does.
         descriptors::leave_open(listener);
     }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{FromChild, FromParent, ParentEnd};
-use crate::child::progress::Progress;
+use crate::child::progress::{Progress, Step};
 use crate::child::{self, Child};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::{self, Clone, Forked};
@@ -191,10 +191,12 @@ impl Newborn {
 
     fn tell(&mut self, message: FromParent) -> Result<()> {
         match self.channel.send(message) {
-            Err(error) if error.errno() == Some(Errno::EPIPE) => match self.channel.receive() {
-                Ok(FromChild::Failed(error)) => Err(error),
-                _ => Err(self.died()),
-            },
+            Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => {
+                match self.channel.receive() {
+                    Ok(FromChild::Failed(error)) => Err(error),
+                    _ => Err(self.died()),
+                }
+            }
             sent => sent,
         }
     }
@@ -202,10 +204,11 @@ impl Newborn {
     /// Waits until the child executes its program, which closes the channel.
     ///
     /// # Errors
-    /// The child's failure to do so.
+    /// The child's failure to do so, or how it died before.
     pub fn until_executed(&self) -> Result<()> {
         match self.channel.receive()? {
             FromChild::Failed(error) => Err(error),
+            FromChild::Closed if !self.progress.is_at(Step::Execution) => Err(self.died()),
             _ => Ok(()),
         }
     }

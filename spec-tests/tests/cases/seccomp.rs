@@ -118,6 +118,29 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     ),
+    Case::kernel("a profile that leaves the set-up no read says so", |t| {
+        let rules = json!([{ "names": ["read"], "action": "SCMP_ACT_ERRNO" }]);
+        let bundle =
+            profile(t, rules).with(|config| config["process"]["noNewPrivileges"] = json!(true));
+        t.run(&bundle).fails(
+            1,
+            &["wait for the runtime: read(", "operation not permitted"],
+        );
+    })
+    .except(&[("runc", "1.1.5 reads nothing behind its filter")]),
+    Case::kernel(
+        "a profile that kills the set-up is told with the step",
+        |t| {
+            let rules = json!([{ "names": ["write"], "action": "SCMP_ACT_KILL_PROCESS" }]);
+            let bundle =
+                profile(t, rules).with(|config| config["process"]["noNewPrivileges"] = json!(true));
+            t.run(&bundle).fails(
+                1,
+                &["the container's process died in step \"seccomp\": killed by SIGSYS"],
+            );
+        },
+    )
+    .except(&[("runc", "1.1.5 writes nothing behind its filter")]),
     Case::runc(
         "with a filter the status says so, and capabilities are as asked",
         |t| {
