@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(misread) => {
             let log = misread.global.and_then(|global| open(&global).ok());
             log.unwrap_or_else(Log::stderr).fail(&misread.error);
-            return ExitCode::FAILURE;
+            return ExitCode::from(misread.code);
         }
     };
     let log = match open(&invocation.global) {

@@ -166,6 +166,9 @@ pub struct Misread {
     /// The options in front of the command, if those are right: they say
     /// where the error goes.
     pub global: Option<Global>,
+    /// The exit code: as under runc, a value that `exec` can't use is a failed
+    /// exec (255), a flag that is none is not (1).
+    pub code: u8,
 }
 
 /// Reads a command line, `argv[0]` included.
@@ -180,8 +183,20 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
         Ok(argv::Canonical::Version) => return Ok(Parsed::Text(version())),
         Err(error) => {
             let global = global_alone(argv);
-            return Err(Box::new(Misread { error, global }));
+            let code = 1;
+            return Err(Box::new(Misread {
+                error,
+                global,
+                code,
+            }));
         }
+    };
+    // Behind "--" are the operands.
+    let mut command = words.iter().take_while(|word| *word != "--");
+    let code = if command.any(|word| word == "exec") {
+        255
+    } else {
+        1
     };
     let parsed = program
         .try_get_matches_from(words)
@@ -191,6 +206,7 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
         Err(error) => Err(Box::new(Misread {
             error: reword(&error),
             global: global_alone(argv),
+            code,
         })),
     }
 }

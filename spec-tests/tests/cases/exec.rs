@@ -228,6 +228,15 @@ pub(crate) const CASES: &[Case] = &[
             "{outcome:?}"
         );
     }),
+    Case::kernel("exec as a user that is no number is refused", |t| {
+        let container = t.start(&paused(t));
+        for user in ["1x", "+1", "4294967296", "-1", "root"] {
+            container
+                .probe(&["--user", user], &["true"])
+                .fails(255, &[]);
+        }
+    })
+    .except(&[("runc", "1.1.5 takes what Go's Atoi takes")]),
     Case::runc("exec into a stopped container is refused", |t| {
         let bundle = Bundle::new(t).probe(&["exit", "0"]);
         let container = t.start(&bundle);
