@@ -24,8 +24,11 @@ pub struct ExecUser {
 /// `UID[:GID]`.
 pub(super) fn exec_user(text: &str) -> Parsed<ExecUser> {
     let id = |text: &str, what| {
-        text.parse::<u32>()
-            .map_err(|_| format!("{text:?} is no {what}"))
+        // Rust would take a sign (CVE-2026-30892: no guessing about users).
+        Some(text)
+            .filter(|text| !text.starts_with('+'))
+            .and_then(|text| text.parse::<u32>().ok())
+            .ok_or_else(|| format!("{text:?} is no {what}"))
     };
     let (uid, gid) = match text.split_once(':') {
         None => (text, None),
@@ -310,6 +313,7 @@ mod tests {
         );
         assert_eq!(exec_user("www"), Err("\"www\" is no user id".to_owned()));
         assert_eq!(exec_user("1:x"), Err("\"x\" is no group id".to_owned()));
+        assert_eq!(exec_user("+1"), Err("\"+1\" is no user id".to_owned()));
         assert_eq!(run_target("b/"), Ok(RunTarget::Bundle("b/".into())));
         assert_eq!(run_target("."), Ok(RunTarget::Bundle(".".into())));
         assert!(matches!(run_target("web"), Ok(RunTarget::Id(_))));
