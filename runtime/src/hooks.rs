@@ -90,7 +90,10 @@ struct Running {
 
 fn run(hook: &Hook, state: &[u8], env: &[CString]) -> Result<()> {
     let mut running = spawn(hook, env)?;
-    let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
+    // One beyond the end of time is none.
+    let deadline = hook
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
     let mut unread = state;
     loop {
         running.feed(&mut unread);

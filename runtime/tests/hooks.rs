@@ -15,6 +15,7 @@ use rrun::plan::hooks::Hook;
 fn hooks_run_as_their_contract_says() {
     a_hook_gets_the_state_and_its_failure_says_what_it_printed();
     a_hook_out_of_time_is_killed_with_what_it_started();
+    a_timeout_beyond_the_end_of_time_is_none();
     a_missing_hook_is_an_error_that_names_it();
 }
 
@@ -63,6 +64,10 @@ fn a_hook_out_of_time_is_killed_with_what_it_started() {
     );
     std::thread::sleep(Duration::from_millis(1500));
     assert!(!marker.exists(), "the hook's child outlived it");
+}
+
+fn a_timeout_beyond_the_end_of_time_is_none() {
+    assert_eq!(outcome("exit 0", Some(u64::MAX)), "ok");
 }
 
 fn a_missing_hook_is_an_error_that_names_it() {
