@@ -5,6 +5,7 @@
 //! from /etc/subuid and /etc/subgid.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::Pid;
@@ -67,9 +68,17 @@ fn write_file(pid: Pid, file: &str, text: &str) -> Result<()> {
     .context(|| "map ids of the user namespace")
 }
 
+/// Where distributions have the helpers. PATH is not asked: what maps ids is
+/// the system's, not the environment's.
+const HELPER_FOLDERS: [&str; 3] = ["/usr/bin", "/bin", "/run/wrappers/bin"];
+
 /// Runs newuidmap or newgidmap.
 fn run_helper(program: &str, pid: Pid, mappings: &[IdMapping]) -> Result<()> {
-    let mut command = Command::new(program);
+    let mut places = HELPER_FOLDERS
+        .map(|folder| Path::new(folder).join(program))
+        .into_iter();
+    let path = places.find(|path| path.exists());
+    let mut command = Command::new(path.unwrap_or_else(|| Path::new("/usr/bin").join(program)));
     command.arg(pid.to_string());
     for mapping in mappings {
         for number in [mapping.container_id, mapping.host_id, mapping.size] {

@@ -47,6 +47,19 @@ impl Cgroup {
         let how = watch_v1(&directory).context(doing)?;
         Ok(OomWatch { how, directory })
     }
+
+    /// How many of its processes were killed for want of memory; nothing where
+    /// nobody counts (v1 before Linux 4.13).
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        let at = self.controller("memory")?;
+        let file = if at.member.is_v2() {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        oom_kills(&at.directory, file)
+    }
 }
 
 /// v1 (Documentation/admin-guide/cgroup-v1/memory.rst, 10).
@@ -73,13 +86,14 @@ fn watch_v2(directory: &Directory) -> sys::Result<How> {
         }
     }
     // Only what happens from now on is news.
-    let killed = oom_kills(directory).unwrap_or(0);
+    let killed = oom_kills(directory, "memory.events").unwrap_or(0);
     Ok(How::V2 { changes, killed })
 }
 
-/// `oom_kill` of memory.events; nothing when the cgroup is gone.
-fn oom_kills(directory: &Directory) -> Option<u64> {
-    let events = directory.read("memory.events").ok()?;
+/// `oom_kill` of memory.events, or of v1's memory.oom_control; nothing when
+/// the cgroup is gone.
+fn oom_kills(directory: &Directory, file: &str) -> Option<u64> {
+    let events = directory.read(file).ok()?;
     let killed = events
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "))?;
@@ -114,7 +128,7 @@ impl OomWatch {
                 // Which file changed does not matter: both are read.
                 let _ = changes.read_events();
                 let before = *killed;
-                *killed = oom_kills(&self.directory).unwrap_or(before);
+                *killed = oom_kills(&self.directory, "memory.events").unwrap_or(before);
                 Ok(killed.saturating_sub(before))
             }
         }

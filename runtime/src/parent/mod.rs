@@ -27,7 +27,7 @@ use crate::channel::{self, FromChild};
 use crate::child::namespaces::{OpenNamespace, open_joined};
 use crate::child::progress::Progress;
 use crate::child::{Child, Entry, Gate, Life, NewContainer};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::{self, State};
 use crate::idmap;
 use crate::plan::Plan;
@@ -244,7 +244,15 @@ fn run_hooks(plan: &Plan, state: &State, pid: Pid) -> Result<()> {
 impl Made {
     /// Undoes what was made because of `error`, and returns it with what went
     /// wrong on the way.
-    fn undo(self, error: crate::error::Error) -> crate::error::Error {
+    fn undo(self, error: Error) -> Error {
+        // A child that died says nothing of its memory limit.
+        let error = match self.cgroup.as_ref().and_then(Cgroup::oom_kills) {
+            None | Some(0) => error,
+            Some(kills) => {
+                let text = format!("out of memory (oom_kill={kills})");
+                error.and(&Error::new(Kind::System, text))
+            }
+        };
         if let Some(init) = self.init {
             init.kill();
         }

@@ -95,6 +95,14 @@ pub(crate) const CASES: &[Case] = &[
             assert_ne!(outcome.code, 0);
             assert!(!outcome.stderr.is_empty());
             assert!(!outcome.stderr.contains("EOF"), "{}", outcome.stderr);
+            if t.is("rrun") {
+                let text = &outcome.stderr;
+                assert!(
+                    text.contains("the container's process died in step"),
+                    "{text}"
+                );
+                assert!(text.contains("out of memory (oom_kill=1)"), "{text}");
+            }
         },
     )
     .needs(Needs::Limits),
