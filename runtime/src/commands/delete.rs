@@ -124,13 +124,7 @@ pub fn destroy_after(log: &Log, container: Locked, record: &Record, error: Error
 /// Kills the container's first process, if it lives, and waits until it is
 /// gone: in its own pid namespace all others go with it.
 fn kill_init(record: &Record) -> Result<()> {
-    let Some(init) = record
-        .init
-        .as_ref()
-        .map(crate::state::Process::open)
-        .transpose()?
-        .flatten()
-    else {
+    let Some(init) = record.open_init()? else {
         return Ok(());
     };
     match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {

@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use nix::unistd::Pid;
 
 use super::delete::{is_frozen, open_cgroup};
-use super::launch::{check_console, preserved_descriptors, profile, rootless};
+use super::launch::{check_console, console_socket, preserved_descriptors, profile, rootless};
 use crate::cgroup::SubCgroups;
 use crate::cli::{Exec, Global};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
 use crate::log::Log;
@@ -19,7 +19,7 @@ use crate::parent::{Announce, Options};
 use crate::plan;
 use crate::spec::{self, Spec};
 use crate::state::{CONFIG, Container, Record, Root, Status};
-use crate::sys::{self, descriptors};
+use crate::sys;
 
 /// Runs the process and returns its exit code, or 0 if it is left running.
 ///
@@ -69,23 +69,12 @@ fn start(
         log.warn(warning);
     }
     let gone = || Error::new(Kind::NotRunning, "cannot exec in a stopped container");
-    let init = record
-        .init
-        .as_ref()
-        .ok_or_else(gone)?
-        .open()?
-        .ok_or_else(gone)?;
+    let init = record.open_init()?.ok_or_else(gone)?;
     let cgroup = open_cgroup(&record)?.ok_or_else(gone)?;
     let pid = Pid::from_raw(record.init.map_or(0, |init| init.pid));
     let cgroup = cgroup.for_exec(&SubCgroups::parse(&args.cgroup)?, pid)?;
-    let console_socket = args
-        .console_socket
-        .as_deref()
-        .map(descriptors::connect_stream)
-        .transpose()
-        .context(|| "reach the console socket")?;
     let options = Options {
-        console_socket,
+        console_socket: console_socket(args.console_socket.as_deref())?,
         preserved: preserved.total(),
         announce: Announce {
             pid_file: args.pid_file.clone(),

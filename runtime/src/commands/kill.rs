@@ -41,12 +41,7 @@ fn signal_all(record: &Record, signal: i32) -> Result<()> {
 }
 
 fn signal_init(record: &Record, signal: i32) -> Result<()> {
-    let init = record
-        .init
-        .as_ref()
-        .ok_or_else(not_running)?
-        .open()?
-        .ok_or_else(not_running)?;
+    let init = record.open_init()?.ok_or_else(not_running)?;
     match process::pidfd_send_signal(init.as_fd(), signal) {
         Err(error) if error.errno() == Errno::ESRCH => return Err(not_running()),
         sent => sent?,

@@ -86,14 +86,8 @@ pub(super) fn launch(
     for warning in &plan.warnings {
         log.warn(warning);
     }
-    let console_socket = new
-        .console_socket
-        .as_deref()
-        .map(descriptors::connect_stream)
-        .transpose()
-        .context(|| "reach the console socket")?;
     let options = Options {
-        console_socket,
+        console_socket: console_socket(new.console_socket.as_deref())?,
         preserved: preserved.total(),
         announce: Announce {
             pid_file: new.pid_file.clone(),
@@ -208,6 +202,13 @@ fn read_config(bundle: &Path) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::InvalidConfig, text).with_hint("rrun spec writes one"));
     }
     Ok(sys::call(read, || format!("read({path:?})"))?)
+}
+
+/// The socket of `--console-socket`, connected.
+pub(super) fn console_socket(path: Option<&Path>) -> Result<Option<OwnedFd>> {
+    path.map(descriptors::connect_stream)
+        .transpose()
+        .context(|| "reach the console socket")
 }
 
 /// A terminal needs somebody who holds its master: the console socket, or this

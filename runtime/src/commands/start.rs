@@ -89,12 +89,7 @@ fn open_gate(container: &Locked, record: &Record) -> Result<()> {
             "container not running: its process is gone",
         )
     };
-    let init = record
-        .init
-        .as_ref()
-        .ok_or_else(gone)?
-        .open()?
-        .ok_or_else(gone)?;
+    let init = record.open_init()?.ok_or_else(gone)?;
     let (word, result) = match gate::approach(container) {
         Err(error) if error.errno() == Some(Errno::ENXIO) => return Err(gone()),
         opened => opened?,

@@ -74,6 +74,18 @@ impl Record {
         }
     }
 
+    /// A descriptor of the container's first process; `None` if it does not
+    /// run, or never did.
+    ///
+    /// # Errors
+    /// Those of [`Process::open`].
+    pub fn open_init(&self) -> Result<Option<OwnedFd>> {
+        match &self.init {
+            Some(init) => init.open(),
+            None => Ok(None),
+        }
+    }
+
     /// What hooks are told, whatever the moment.
     #[must_use]
     pub fn hook_state(&self) -> hooks::State {
