@@ -57,7 +57,7 @@ use crate::sys::{credentials, descriptors, process};
 pub use container::NewContainer;
 pub use enter::Joined;
 use progress::{Progress, Step};
-pub use start::Gate;
+pub use start::{EXECUTING, Gate};
 
 /// Everything that the parent prepared for a child, which owns its copy.
 #[derive(Debug)]
@@ -145,6 +145,9 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
             gate.wait()?;
         }
         start::run_hooks(life, container, &program)?;
+        if let Some(gate) = &container.gate {
+            gate.executing()?;
+        }
     }
     start::execute(life, &program)
 }

@@ -14,6 +14,9 @@ use crate::hooks;
 use crate::sys::descriptors::{self, CloseRange};
 use crate::sys::{credentials, process, seccomp, signal};
 
+/// The first byte of the answer to `start`, before execve.
+pub const EXECUTING: &[u8] = b"x";
+
 /// The two FIFOs of the state directory at which a created container waits.
 ///
 /// Both are open for reading and writing, so that neither ever reads as ended
@@ -53,6 +56,12 @@ impl Gate {
         descriptors::read(self.start.as_fd(), &mut [0_u8; 1]).context(|| "wait for start")?;
         self.passed.set(true);
         Ok(())
+    }
+
+    /// Tells `start` that only execve is left: an end without this word is a
+    /// death.
+    pub(super) fn executing(&self) -> Result<()> {
+        Ok(descriptors::write_all(self.result.as_fd(), EXECUTING)?)
     }
 
     /// Answers `start` with a failure.

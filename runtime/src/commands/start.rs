@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use super::delete::destroy_after;
 use super::launch::NOTIFY;
 use crate::channel;
+use crate::child::EXECUTING;
 use crate::cli::{self, Global};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
@@ -96,15 +97,11 @@ fn open_gate(container: &Locked, record: &Record) -> Result<()> {
     };
     descriptors::write_all(word.as_fd(), b"s").context(|| "open the gate")?;
     gate::close(container)?;
-    match answer(result.as_fd(), &init)? {
-        None => Ok(()),
-        Some(error) => Err(error),
-    }
+    judge(&answer(result.as_fd(), &init)?)
 }
 
-/// What the process says before its execve closes the pipe: nothing, if all
-/// is well.
-fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Option<Error>> {
+/// All that the process says before its execve, or its death, closes the pipe.
+fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     loop {
         let mut buffer = [0_u8; 4096];
@@ -118,5 +115,46 @@ fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Option<Error>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok((!text.is_empty()).then(|| channel::decode_error(&text)))
+    Ok(text)
+}
+
+/// The word that execve is next, alone, is success; a failure may stand behind
+/// it or in its place; and silence is a death on the way.
+fn judge(answer: &[u8]) -> Result<()> {
+    let (announced, failure) = match answer.strip_prefix(EXECUTING) {
+        Some(failure) => (true, failure),
+        None => (false, answer),
+    };
+    match (announced, failure) {
+        (true, []) => Ok(()),
+        (false, []) => Err(Error::new(
+            Kind::NotRunning,
+            "container not running: its process died before its program was executed",
+        )),
+        (_, failure) => Err(channel::decode_error(failure)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_before_execve_is_a_death() {
+        let failure = channel::encode_error(&Error::new(Kind::Hook, "no"));
+        let announced = [EXECUTING, &failure].concat();
+        for (name, answer, text) in [
+            ("executed", EXECUTING, None),
+            ("a hook failed", failure.as_slice(), Some("no")),
+            ("execve failed", announced.as_slice(), Some("no")),
+            (
+                "killed",
+                &[],
+                Some("container not running: its process died before its program was executed"),
+            ),
+        ] {
+            let judged = judge(answer).err().map(|error| error.to_string());
+            assert_eq!(judged.as_deref(), text, "{name}");
+        }
+    }
 }

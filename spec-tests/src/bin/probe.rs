@@ -52,6 +52,7 @@ fn run(words: &[&str]) -> Option<Value> {
         ["true"] => return None,
         ["exit", code] => std::process::exit(code.parse().expect("an exit code")),
         ["kill", signal] => return kill_self(signal.parse().expect("a signal number")),
+        ["kill-parent"] => return kill_parent(),
         ["signal", pid, signal] => result(sys::raw(
             libc::SYS_kill,
             [
@@ -234,6 +235,12 @@ fn kill_self(signal: i32) -> Option<Value> {
     );
     std::thread::sleep(std::time::Duration::from_secs(1));
     Some(json!({ "survived": signal }))
+}
+
+fn kill_parent() -> Option<Value> {
+    let parent = i64::from(std::os::unix::process::parent_id());
+    let killed = sys::raw(libc::SYS_kill, [parent, libc::SIGKILL.into(), 0, 0, 0, 0]);
+    Some(json!({ "killed": killed.is_ok() }))
 }
 
 fn pause() {

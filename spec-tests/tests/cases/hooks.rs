@@ -150,6 +150,19 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     ),
+    Case::kernel("a process killed before its program fails start", |t| {
+        // Without a pid namespace of its own, a hook can kill who runs it.
+        let hook = json!({ "path": "/bin/probe", "args": ["probe", "kill-parent"] });
+        let bundle = Bundle::new(t)
+            .probe(&["create", "/data/ran", "x"])
+            .without_namespace("pid")
+            .hook("startContainer", hook);
+        let container = t.create(&bundle);
+        container
+            .start()
+            .fails(1, &["died before its program was executed"]);
+        assert!(!bundle.rootfs().join("data/ran").exists());
+    }),
     Case::runc("a failing startContainer hook fails start", |t| {
         let hook = json!({ "path": "/bin/probe", "args": ["probe", "exit", "3"] });
         let bundle = Bundle::new(t)
