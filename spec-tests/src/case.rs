@@ -21,12 +21,14 @@ pub enum Needs {
     /// Nothing.
     Nothing,
     /// Cgroup controllers: the v2 view has none on a machine whose v1
-    /// hierarchies hold them.
+    /// hierarchies hold them (`hack/vm` starts one that has).
     Limits,
     /// The v1 files of controllers.
     V1,
     /// A mounted cgroup2.
     V2,
+    /// A cgroup2 that holds the controllers, and no v1.
+    V2Limits,
 }
 
 /// One case.
@@ -110,13 +112,26 @@ impl Case {
             return Some("runc 1.1.5 can't; crun is its oracle".to_owned());
         }
         match (self.needs, view) {
-            (Needs::Limits | Needs::V1, "v2") => {
+            (Needs::V1, "v2") => Some("view v2: no v1 hierarchy is mounted".to_owned()),
+            (Needs::Limits | Needs::V2Limits, "v2") if !v2_controllers() => {
                 Some("view v2: cgroup2 has no controllers here".to_owned())
+            }
+            (Needs::V2Limits, "v1" | "hybrid") => {
+                Some("only the v2 view reads v2 files".to_owned())
             }
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
             _ => None,
         }
     }
+}
+
+/// Does the v2 view hold the controllers that limits need? Asked once the view
+/// is entered.
+fn v2_controllers() -> bool {
+    let names = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    ["cpu", "memory", "pids"]
+        .iter()
+        .all(|needed| names.split_whitespace().any(|name| name == *needed))
 }
 
 /// What a case works with.
