@@ -1,5 +1,7 @@
 //! All cases of the runtime, run by [`spec_tests::runner`].
 
+#[path = "cases/cgroup_v2.rs"]
+mod cgroup_v2;
 #[path = "cases/cgroups.rs"]
 mod cgroups;
 #[path = "cases/console.rs"]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             ("rootfs", rootfs::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),
+            ("cgroup_v2", cgroup_v2::CASES),
             ("namespaces", namespaces::CASES),
             ("seccomp", seccomp::CASES),
             ("safety", safety::CASES),
