@@ -8,7 +8,8 @@
 //! [`spec`] is config.json as typed data. `plan` turns it, with the facts
 //! that `host` found, into every decision, and does nothing. `parent` acts
 //! on the host, `child` in the container, and `channel` is what they say
-//! to each other. [`sys`] is the only module with `unsafe`.
+//! to each other. [`sys`], a crate of its own since the shim stands on it
+//! too, is the only one with `unsafe`.
 
 pub mod cgroup;
 pub mod channel;
@@ -28,5 +29,6 @@ pub mod seal;
 pub mod seccomp;
 pub mod spec;
 pub mod state;
-pub mod sys;
 pub mod timestamp;
+
+pub use rrun_sys as sys;

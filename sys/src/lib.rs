@@ -1,5 +1,5 @@
-//! System calls: the only module with `unsafe`, and the one surface through
-//! which the rest of the program reaches the kernel.
+//! System calls: the only crate with `unsafe`, and the one surface through
+//! which the runtime and its shim reach the kernel.
 //!
 //! Each wrapper takes and returns [`BorrowedFd`](std::os::fd::BorrowedFd) and
 //! [`OwnedFd`](std::os::fd::OwnedFd), fits a screen, and fails with an
