@@ -1,6 +1,8 @@
 //! containerd-shim-rrun-v2: keeps the parent of containers alive, carries
 //! their output, and reports to containerd.
 
+mod stdio;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod pipe;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
