@@ -93,6 +93,22 @@ pub fn set_size(terminal: BorrowedFd<'_>, size: Size) -> Result<()> {
     })
 }
 
+/// Hangs up the pseudo-terminal `master`: its session gets SIGHUP, its other
+/// side ends. What was written to it before can still be read from the master.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn hang_up(master: BorrowedFd<'_>) -> Result<()> {
+    /// From asm-generic/ioctls.h; libc lacks it.
+    const TIOCVHANGUP: libc::Ioctl = 0x5437;
+    let peer = open_peer(master)?;
+    // SAFETY: TIOCVHANGUP takes no argument.
+    let done = unsafe { libc::ioctl(peer.as_raw_fd(), TIOCVHANGUP, 0) };
+    call(Errno::result(done).map(drop), || {
+        format!("ioctl([{}], TIOCVHANGUP)", peer.as_raw_fd())
+    })
+}
+
 /// Makes `terminal` the controlling terminal of this session, which must have
 /// none.
 ///

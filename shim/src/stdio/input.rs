@@ -6,13 +6,26 @@
 //! comes when the client has gone and the shim has been told to close the input
 //! (the `CloseIO` call). A process that reads nothing makes the client wait,
 //! for ever: nothing of an input is ever dropped for lateness.
+//!
+//! A terminal can't be half closed. When its input ends it is hung up, as when
+//! a user's line drops: so a shell of which the client is gone does not stay
+//! behind for ever. What it had written by then still reaches the output.
 
 use std::os::fd::AsFd as _;
 
+use rrun_sys::terminal;
 use tokio::io::Interest;
 
+use super::Stream;
 use super::flow::{Flow, Step};
-use super::sink::{Sink, Stream, room};
+use super::sink::{Sink, room};
+
+/// Copies to a terminal, which is hung up at the end of the input.
+pub(super) async fn copy_to_terminal(source: Stream, master: Stream) {
+    copy(source, master.clone()).await;
+    // A terminal that has ended by itself needs none.
+    let _ = terminal::hang_up(master.get_ref().as_fd());
+}
 
 /// Copies until the end of the input or until nobody wants it any more.
 pub(super) async fn copy(source: Stream, sink: Stream) {

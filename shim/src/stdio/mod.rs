@@ -149,6 +149,7 @@ pub(crate) struct Stdio {
     size: Mutex<Option<Size>>,
     running: Arc<Running>,
     copiers: Vec<JoinHandle<()>>,
+    patience: Patience,
     tallies: Vec<(&'static str, Arc<Tally>)>,
 }
 
@@ -193,6 +194,7 @@ impl Stdio {
             size: Mutex::default(),
             running: Arc::default(),
             copiers: Vec::new(),
+            patience: Patience::from_environment(),
             tallies: Vec::new(),
         }
     }
@@ -298,8 +300,7 @@ impl Stdio {
             (None, None) => return Ok(()),
         };
         let name_of = format!("{name} of {}", self.whose);
-        let patience = Patience::from_environment();
-        let output = Output::new(name_of, source, is_pipe, sink, patience);
+        let output = Output::new(name_of, source, is_pipe, sink, self.patience);
         self.tallies.push((name, output.tally()));
         let running = CountedIn::new(self.running.clone());
         self.copiers.push(tokio::spawn(async move {
@@ -311,12 +312,12 @@ impl Stdio {
 
     fn start_input(&mut self, fifo: OwnedFd, pipe: Option<OwnedFd>) -> Result<()> {
         let source = watch(fifo, Interest::READABLE)?;
-        let sink = match (pipe, &self.master) {
-            (Some(pipe), _) => watch(pipe, Interest::WRITABLE)?,
-            (None, Some(master)) => master.clone(),
+        let copier = match (pipe, &self.master) {
+            (Some(pipe), _) => tokio::spawn(input::copy(source, watch(pipe, Interest::WRITABLE)?)),
+            (None, Some(master)) => tokio::spawn(input::copy_to_terminal(source, master.clone())),
             (None, None) => return Ok(()),
         };
-        self.copiers.push(tokio::spawn(input::copy(source, sink)));
+        self.copiers.push(copier);
         Ok(())
     }
 
@@ -440,5 +441,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// A line in the shim's log.
 fn warn(text: impl Display) {
+    #[cfg(test)]
+    tests::LOGGED.with_borrow_mut(|lines| lines.push(text.to_string()));
     eprintln!("{text}");
 }

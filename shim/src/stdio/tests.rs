@@ -2,12 +2,25 @@
 //! other side is a process of its own (a shell), or this test with a thread's
 //! worth of care: nothing here blocks the runtime.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio as Std};
 
+use std::time::Instant;
+
 use super::*;
+
+thread_local! {
+    /// What the stdio of this test's thread has logged.
+    pub(super) static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn logged() -> Vec<String> {
+    LOGGED.with_borrow(Clone::clone)
+}
 
 /// A folder that is gone after the test.
 struct Folder(PathBuf);
@@ -22,6 +35,18 @@ impl Folder {
         let path = self.0.join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Asks for an output alone.
+    fn stdout(&self, stdout: String) -> Request {
+        Request {
+            stdout,
+            ..Request::default()
+        }
     }
 
     fn place(&self) -> Place<'_> {
@@ -71,6 +96,20 @@ fn shell(script: &str, ends: Ends) -> std::process::Child {
         .stderr(stderr)
         .spawn()
         .unwrap()
+}
+
+/// Reads `count` bytes.
+async fn read_some(fifo: &File, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    let mut done = 0;
+    while done < count {
+        let mut fifo = fifo;
+        match fifo.read(&mut bytes[done..]) {
+            Ok(length) => done += length,
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    bytes
 }
 
 /// Reads a FIFO to its end, as `cat` would, without blocking.
@@ -186,6 +225,421 @@ fn a_terminal_is_taken_sized_and_copied_both_ways() {
         assert!(text.ends_with("got hello\r\n"), "{text:?}");
         stdio.close().await;
     });
+}
+
+#[test]
+fn a_terminal_whose_input_ends_is_hung_up_and_loses_nothing() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = Request {
+            stdin: folder.fifo("in"),
+            terminal: true,
+            ..folder.stdout(folder.fifo("out"))
+        };
+        let out = open_reader(&request.stdout);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let Ends::Console { socket } = ends else {
+            panic!("no socket")
+        };
+        stdio
+            .resize(Size {
+                rows: 1,
+                columns: 1,
+            })
+            .unwrap();
+        let mut child = send_terminal(&socket, "echo before; while :; do sleep 0.1; done");
+        stdio.connect().await.unwrap();
+        // It must have reached the loop.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stdio.close_stdin();
+        assert_eq!(read_to_end(&out).await, b"before\r\n");
+        stdio.drain(Duration::from_secs(5)).await;
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGHUP));
+        stdio.close().await;
+    });
+}
+
+#[test]
+fn a_raw_terminal_is_carried_byte_by_byte() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = Request {
+            terminal: true,
+            ..folder.stdout(folder.fifo("out"))
+        };
+        let reader = compare_with_seq(&request.stdout, 1_000_000);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let Ends::Console { socket } = ends else {
+            panic!("no socket")
+        };
+        stdio
+            .resize(Size {
+                rows: 1,
+                columns: 1,
+            })
+            .unwrap();
+        let mut child = send_terminal(&socket, "stty raw; seq 1000000");
+        stdio.connect().await.unwrap();
+        stop_and_go(reader).await;
+        assert!(child.wait().unwrap().success());
+        stdio.close().await;
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_reader_that_stops_and_goes_gets_every_byte() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        // 30,000,000 lines are 259 MB.
+        let reader = compare_with_seq(&request.stdout, 30_000_000);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("seq 30000000", ends);
+        stdio.connect().await.unwrap();
+        stop_and_go(reader).await;
+        assert!(child.wait().unwrap().success());
+        stdio.drain(Duration::from_secs(5)).await;
+        assert_eq!(stdio.describe(), "stdout 258888897 bytes, 0 dropped");
+        stdio.close().await;
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_large_input_arrives_whole() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = Request {
+            stdin: folder.fifo("in"),
+            ..folder.stdout(folder.fifo("out"))
+        };
+        let reader = compare_with_seq(&request.stdout, 5_000_000);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("cat", ends);
+        stdio.connect().await.unwrap();
+        let script = format!("seq 5000000 >{}", request.stdin);
+        let mut client = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        while client.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stdio.close_stdin();
+        stop_and_go(reader).await;
+        assert!(child.wait().unwrap().success());
+        stdio.close().await;
+    });
+}
+
+#[test]
+fn a_reader_that_is_replaced_in_time_misses_nothing() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        let first = open_reader(&request.stdout);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("seq 200000", ends);
+        stdio.connect().await.unwrap();
+        let mut bytes = read_some(&first, 300_000).await;
+        drop(first);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        bytes.extend(read_to_end(&open_reader(&request.stdout)).await);
+        assert!(child.wait().unwrap().success());
+        stdio.close().await;
+        assert_eq!(bytes, seq(200_000));
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_reader_slower_than_a_page_is_progress() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        let out = open_reader(&request.stdout);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        stdio.patience = Patience::For(Duration::from_millis(800));
+        let mut child = shell("seq 200000", ends);
+        stdio.connect().await.unwrap();
+        let mut bytes = Vec::new();
+        for _ in 0..25 {
+            bytes.extend(read_some(&out, 7).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bytes.extend(read_to_end(&out).await);
+        assert!(child.wait().unwrap().success());
+        stdio.close().await;
+        assert!(bytes == seq(200_000));
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn without_a_reader_the_container_goes_on_and_the_gap_is_told() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        stdio.patience = Patience::For(Duration::from_millis(400));
+        let mut child = shell("seq 1000000", ends);
+        stdio.connect().await.unwrap();
+        let began = Instant::now();
+        let status = loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+        };
+        assert!(status.success());
+        assert!(
+            began.elapsed() >= Duration::from_millis(400),
+            "dropped too early"
+        );
+        // The reader comes after all: the beginning and the end are there.
+        let out = open_reader(&request.stdout);
+        let bytes = read_to_end(&out).await;
+        stdio.drain(Duration::from_secs(5)).await;
+        let all = seq(1_000_000);
+        let (before, after) = (bytes.len() - 65536, bytes.len());
+        assert!((65536..=131_072).contains(&before), "{before}");
+        assert!(bytes[..before] == all[..before]);
+        assert!(bytes[before..] == all[all.len() - 65536..]);
+        let lost = all.len() - after;
+        assert_eq!(
+            stdio.describe(),
+            format!("stdout {after} bytes, {lost} dropped")
+        );
+        assert_eq!(
+            logged(),
+            [
+                format!("stdout of \"web\": bytes are dropped after byte {before}"),
+                format!(
+                    "stdout of \"web\": {lost} bytes after byte {before} were dropped; \
+                     the output goes on"
+                ),
+            ]
+        );
+        stdio.close().await;
+    });
+}
+
+#[test]
+fn what_nobody_read_before_the_close_is_counted() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("head -c 100000 /dev/zero", ends);
+        stdio.connect().await.unwrap();
+        while child.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stdio.drain(Duration::from_millis(50)).await;
+        stdio.close().await;
+        assert_eq!(
+            logged(),
+            [
+                "stdout of \"web\": bytes are dropped after byte 65536",
+                "stdout of \"web\": 34464 bytes after byte 65536 were dropped; \
+                 the output is closed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_process_in_the_background_delays_no_longer_than_the_deadline() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout(folder.fifo("out"));
+        let out = open_reader(&request.stdout);
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("sleep 2 & echo hi", ends);
+        stdio.connect().await.unwrap();
+        assert!(child.wait().unwrap().success());
+        let began = Instant::now();
+        stdio.drain(Duration::from_millis(300)).await;
+        let took = began.elapsed();
+        assert!(
+            took >= Duration::from_millis(300) && took < Duration::from_secs(1),
+            "{took:?}"
+        );
+        stdio.close().await;
+        assert_eq!(read_to_end(&out).await, b"hi\n");
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn files_are_made_with_their_folders_and_appended_to() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let log = folder.path("new/folder/a log");
+        let url = format!("file://{}", log.replace(' ', "%20"));
+        for _ in 0..2 {
+            let request = Request {
+                stderr: url.clone(),
+                ..folder.stdout(url.clone())
+            };
+            let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+            let mut child = shell("seq 100000; sleep 0.2; echo err >&2", ends);
+            stdio.connect().await.unwrap();
+            stdio.drain(Duration::from_secs(5)).await;
+            assert!(child.wait().unwrap().success());
+            stdio.close().await;
+        }
+        let once = [seq(100_000), b"err\n".to_vec()].concat();
+        assert!(std::fs::read(&log).unwrap() == [once.clone(), once].concat());
+        let mode = std::fs::metadata(&log).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_full_disk_loses_bytes_and_holds_nobody_up() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = folder.stdout("/dev/full".to_owned());
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let mut child = shell("head -c 1000000 /dev/zero", ends);
+        stdio.connect().await.unwrap();
+        stdio.drain(Duration::from_secs(5)).await;
+        assert!(child.wait().unwrap().success());
+        assert_eq!(stdio.describe(), "stdout 0 bytes, 1000000 dropped");
+        stdio.close().await;
+        let lines = logged();
+        assert!(
+            lines[0].starts_with("stdout of \"web\": write(["),
+            "{lines:?}"
+        );
+        assert!(
+            lines[0].ends_with("bytes): no space left on device"),
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines[1..],
+            [
+                "stdout of \"web\": bytes are dropped after byte 0",
+                "stdout of \"web\": 1000000 bytes after byte 0 were dropped; \
+                 the output is closed",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_disk_with_room_again_is_written_again() {
+    on_runtime(async {
+        let folder = Folder::new();
+        small_disk(&folder.0);
+        let log = folder.path("log");
+        let request = folder.stdout(format!("file://{log}"));
+        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let script = format!(
+            "head -c 200000 /dev/zero; until [ -e {0} ]; do sleep 0.05; done; echo end",
+            folder.path("go")
+        );
+        let mut child = shell(&script, ends);
+        stdio.connect().await.unwrap();
+        while stdio.describe() != "stdout 131072 bytes, 68928 dropped" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // As logrotate does.
+        File::options()
+            .write(true)
+            .open(&log)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        File::create(folder.path("go")).unwrap();
+        stdio.drain(Duration::from_secs(5)).await;
+        assert!(child.wait().unwrap().success());
+        stdio.close().await;
+        assert_eq!(std::fs::read(&log).unwrap(), b"end\n");
+        assert_eq!(
+            logged().last().unwrap(),
+            "stdout of \"web\": 68928 bytes after byte 131072 were dropped; the output goes on"
+        );
+        nix::mount::umount(&folder.0).unwrap();
+    });
+}
+
+/// Mounts 128 KiB on `folder`, for this thread alone.
+fn small_disk(folder: &Path) {
+    use nix::mount::{MsFlags, mount};
+    let none = None::<&str>;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let options = Some("size=128k");
+    mount(
+        Some("tmpfs"),
+        folder,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        options,
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_name_that_is_wrong_fails_before_there_is_a_process() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let missing = folder.path("missing");
+        for (request, text) in [
+            (
+                folder.stdout(missing.clone()),
+                format!("stdout: stat({missing:?}): no such file or directory"),
+            ),
+            (
+                folder.stdout("npipe:///x".to_owned()),
+                "stdout \"npipe:///x\": unknown STDIO scheme".to_owned(),
+            ),
+            (
+                Request {
+                    stdin: missing.clone(),
+                    ..Request::default()
+                },
+                format!("stdin: open({missing:?}): no such file or directory"),
+            ),
+        ] {
+            let error = open(&request, &folder.place()).await.unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+    });
+}
+
+/// The output of `seq LAST`.
+fn seq(last: u32) -> Vec<u8> {
+    (1..=last)
+        .map(|n| format!("{n}\n"))
+        .collect::<String>()
+        .into()
+}
+
+/// A process that compares what comes out of `fifo` with `seq LAST`.
+fn compare_with_seq(fifo: &str, last: u32) -> std::process::Child {
+    let script = format!("exec cmp <(seq {last}) {fifo}");
+    Command::new("bash").args(["-c", &script]).spawn().unwrap()
+}
+
+/// Stops the reader and lets it go on, again and again, until it has ended.
+async fn stop_and_go(mut reader: std::process::Child) {
+    let pid = nix::unistd::Pid::from_raw(reader.id().cast_signed());
+    for round in 0.. {
+        for (signal, pause) in [
+            (nix::sys::signal::SIGSTOP, [3, 150, 40][round % 3]),
+            (nix::sys::signal::SIGCONT, [50, 7, 120, 1][round % 4]),
+        ] {
+            if let Some(status) = reader.try_wait().unwrap() {
+                assert!(status.success());
+                return;
+            }
+            nix::sys::signal::kill(pid, signal).unwrap();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+    }
 }
 
 /// Does the runtime's part: makes a terminal, sends its master, runs a shell.
