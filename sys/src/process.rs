@@ -316,6 +316,20 @@ pub fn reap_any() -> Result<Option<(Pid, Ended)>> {
     Ok(Some((pid, ended)))
 }
 
+/// Makes the kernel kill the program that `command` will start as soon as the
+/// thread that starts it ends (prctl(2), PR_SET_PDEATHSIG; execve keeps it).
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    let before_exec = || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec. It makes one system call,
+    // which is async-signal-safe, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(before_exec) };
+}
+
 /// Sends `signal` to every process of the group `group`.
 ///
 /// # Errors

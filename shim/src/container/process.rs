@@ -1,0 +1,175 @@
+//! One process of a container: the first one or an exec.
+//!
+//! Whoever changes its state takes its [`turn`](Process::turn) first and keeps
+//! it until the event that tells of the change is in the queue. So the event of
+//! an end can't overtake the one of the start, however short the life was.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rrun::error::{Error, Kind, Result};
+use rrun_sys::terminal::Size;
+use tokio::sync::{MutexGuard as Turn, watch};
+
+use super::state::{State, Step};
+use crate::reaper::Exit;
+use crate::stdio::{Request, Stdio};
+
+/// How long output that was written is waited for when a process is deleted.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A process and its streams.
+#[derive(Debug)]
+pub struct Process {
+    /// Empty for the first process of a container.
+    pub exec_id: String,
+    /// What it is connected to.
+    pub stdio: Request,
+    /// The process of an exec, as the spec's `process` in JSON.
+    pub spec: Vec<u8>,
+    turn: tokio::sync::Mutex<()>,
+    now: Mutex<Now>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+/// What changes.
+#[derive(Debug)]
+struct Now {
+    state: State,
+    /// 0 before there is one.
+    pid: i32,
+    io: Option<Stdio>,
+}
+
+impl Process {
+    /// A process that is created and not started.
+    #[must_use]
+    pub fn new(exec_id: String, stdio: Request, spec: Vec<u8>) -> Self {
+        Self {
+            exec_id,
+            stdio,
+            spec,
+            turn: tokio::sync::Mutex::new(()),
+            now: Mutex::new(Now {
+                state: State::Created,
+                pid: 0,
+                io: None,
+            }),
+            exit: watch::Sender::new(None),
+        }
+    }
+
+    /// Waits until nobody else changes the process.
+    pub async fn turn(&self) -> Turn<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Its state now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.now().state
+    }
+
+    /// Its process id; 0 before there is one.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.now().pid
+    }
+
+    /// Whether it may take a step now.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may(&self, step: Step) -> Result<()> {
+        let state = self.state();
+        if self.exec_id.is_empty() {
+            state.init_may(step)
+        } else {
+            state.exec_may(step)
+        }
+    }
+
+    /// It has a pid and its streams are connected.
+    pub fn connected(&self, pid: i32, io: Stdio) {
+        let mut now = self.now();
+        now.pid = pid;
+        now.io = Some(io);
+    }
+
+    /// It is in another state, which is not its end.
+    pub fn becomes(&self, state: State) {
+        self.now().state = state;
+    }
+
+    /// It has ended; whoever waits is told.
+    pub fn ended(&self, exit: Exit) {
+        let mut now = self.now();
+        if now.state != State::Deleted {
+            now.state = State::Stopped(exit);
+        }
+        drop(now);
+        self.exit.send_replace(Some(exit));
+    }
+
+    /// It is forgotten; how it ended, or [`Exit::never`] if it never began.
+    pub fn forgotten(&self) -> Exit {
+        let mut now = self.now();
+        let exit = now.state.exit().unwrap_or_else(Exit::never);
+        now.state = State::Deleted;
+        drop(now);
+        self.exit.send_replace(Some(exit));
+        exit
+    }
+
+    /// Waits for its end, or until it is forgotten.
+    ///
+    /// # Errors
+    /// None: the sender lives as long as this process.
+    pub async fn wait(&self) -> Result<Exit> {
+        let mut exit = self.exit.subscribe();
+        let ended = exit.wait_for(Option::is_some).await;
+        let ended = ended.ok().and_then(|exit| *exit);
+        ended.ok_or_else(|| Error::new(Kind::NotFound, "process does not exist: not found"))
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    /// It has none, or it has ended.
+    pub fn resize(&self, size: Size) -> Result<()> {
+        self.may(Step::Resize)?;
+        match &self.now().io {
+            Some(io) => io.resize(size),
+            // Before the start there is nothing to resize, which is no error.
+            None => Ok(()),
+        }
+    }
+
+    /// Ends its standard input.
+    pub fn close_stdin(&self) {
+        if let Some(io) = &self.now().io {
+            io.close_stdin();
+        }
+    }
+
+    /// Waits for output that was written, then closes the streams.
+    pub async fn finish_io(&self) {
+        let io = self.now().io.take();
+        if let Some(io) = io {
+            io.drain(DRAIN).await;
+            io.close();
+        }
+    }
+
+    /// A line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let now = self.now();
+        let io = now.io.as_ref().map(Stdio::describe).unwrap_or_default();
+        format!("{:?} pid {} {io}", now.state, now.pid)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

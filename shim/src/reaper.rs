@@ -1,0 +1,270 @@
+//! Waiting for children: the only caller of waitpid(2) in the shim.
+//!
+//! The shim is a subreaper, so the processes of containers, whose parent (the
+//! runtime) ends before they do, become its children. The kernel tells of an
+//! ended child once, and a container may end before anybody knows its pid.
+//! Everything here runs on one thread, therefore:
+//!
+//! 1. a child that is spawned is registered before it can be reaped;
+//! 2. while the runtime is making a process, an [`Expecting`] is alive, and the
+//!    ends of strangers are kept;
+//! 3. when the runtime has told the pid, [`Reaper::adopt`] finds the end that
+//!    came before, or waits for the one that will come.
+
+use std::collections::HashMap;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use nix::unistd::Pid;
+use protobuf::MessageField;
+use protobuf::well_known_types::timestamp::Timestamp;
+use rrun::error::{Context, Error, Kind, Result};
+use rrun_sys::process::{Ended, reap_any};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How and when a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, or 128 and the number of the signal.
+    pub status: u32,
+    /// When the shim was told.
+    pub at: SystemTime,
+}
+
+impl Exit {
+    /// The end of what never began: status 0 at no time, as the Go shim says.
+    #[must_use]
+    pub fn never() -> Self {
+        Self {
+            status: 0,
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The time for a message; none for what never began.
+    #[must_use]
+    pub fn timestamp(&self) -> MessageField<Timestamp> {
+        if *self == Self::never() {
+            return MessageField::none();
+        }
+        MessageField::some(Timestamp::from(self.at))
+    }
+}
+
+impl From<Ended> for Exit {
+    fn from(ended: Ended) -> Self {
+        Self {
+            status: u32::from(ended.code()),
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// Children of the shim and how they ended.
+#[derive(Debug, Clone, Default)]
+pub struct Reaper(Arc<Mutex<Children>>);
+
+#[derive(Debug, Default)]
+struct Children {
+    /// Who is told of the end of a child.
+    waited: HashMap<i32, oneshot::Sender<Exit>>,
+    /// Ends of children that nobody waits for, while a pid is expected.
+    strangers: HashMap<i32, Exit>,
+    /// How many [`Expecting`] are alive.
+    expecting: usize,
+}
+
+impl Reaper {
+    /// Becomes a subreaper and reaps from now on; the task ends with the
+    /// runtime it is spawned on.
+    ///
+    /// # Errors
+    /// SIGCHLD can't be caught.
+    pub fn start() -> Result<Self> {
+        rrun_sys::credentials::set_child_subreaper()?;
+        let mut ended = signal(SignalKind::child())
+            .map_err(|error| Error::new(Kind::System, format!("catch SIGCHLD: {error}")))?;
+        let reaper = Self::default();
+        let of_task = reaper.clone();
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                of_task.reap();
+            }
+        });
+        Ok(reaper)
+    }
+
+    /// Starts a program that dies with the shim.
+    ///
+    /// # Errors
+    /// It can't be started; the text names it.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        rrun_sys::process::die_with_parent(command);
+        self.launch(command)
+    }
+
+    /// Starts a program in a process group of its own, which outlives the shim.
+    ///
+    /// # Errors
+    /// It can't be started; the text names it.
+    pub fn spawn_apart(&self, command: &mut Command) -> Result<Child> {
+        self.launch(command.process_group(0))
+    }
+
+    fn launch(&self, command: &mut Command) -> Result<Child> {
+        let child = command.spawn().map_err(|error| {
+            let text = format!("start {:?}: {error}", command.get_program());
+            Error::new(Kind::System, text)
+        })?;
+        // A pid fits into its own type: the kernel's limit is 2^22.
+        Ok(self.wait_for(child.id().cast_signed()))
+    }
+
+    /// Says that the pid of a new child will become known.
+    #[must_use]
+    pub fn expect(&self) -> Expecting {
+        self.children().expecting += 1;
+        Expecting(self.clone())
+    }
+
+    /// The child with this pid, which another program made and which may have
+    /// ended already.
+    #[must_use]
+    pub fn adopt(&self, pid: i32, _expecting: &Expecting) -> Child {
+        self.wait_for(pid)
+    }
+
+    fn wait_for(&self, pid: i32) -> Child {
+        let (tell, told) = oneshot::channel();
+        let mut children = self.children();
+        if let Some(exit) = children.strangers.remove(&pid) {
+            // The receiver is in our hands.
+            let _received = tell.send(exit);
+        } else {
+            children.waited.insert(pid, tell);
+        }
+        Child { pid, told }
+    }
+
+    /// Takes every child that has ended.
+    fn reap(&self) {
+        loop {
+            match reap_any() {
+                Ok(Some((pid, ended))) => self.children().ended(pid, ended.into()),
+                Ok(None) => return,
+                Err(error) => {
+                    crate::log::error(&error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn children(&self) -> MutexGuard<'_, Children> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Children {
+    fn ended(&mut self, pid: Pid, exit: Exit) {
+        match self.waited.remove(&pid.as_raw()) {
+            // Whoever waited may have given up.
+            Some(waiting) => drop(waiting.send(exit)),
+            None if self.expecting > 0 => drop(self.strangers.insert(pid.as_raw(), exit)),
+            None => {}
+        }
+    }
+}
+
+/// While it is alive, ends of unknown children are kept.
+#[derive(Debug)]
+pub struct Expecting(Reaper);
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        let mut children = self.0.children();
+        children.expecting -= 1;
+        if children.expecting == 0 {
+            children.strangers = HashMap::new();
+        }
+    }
+}
+
+/// A child of the shim.
+#[derive(Debug)]
+pub struct Child {
+    pid: i32,
+    told: oneshot::Receiver<Exit>,
+}
+
+impl Child {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// The reaper is gone.
+    pub async fn wait(self) -> Result<Exit> {
+        let gone = |_| Error::new(Kind::System, "nobody reaps any more");
+        self.told
+            .await
+            .map_err(gone)
+            .context(|| format!("wait for process {}", self.pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_one_thread(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(test);
+    }
+
+    fn ended(pid: i32, status: u32) -> (Pid, Exit) {
+        let at = SystemTime::UNIX_EPOCH;
+        (Pid::from_raw(pid), Exit { status, at })
+    }
+
+    #[test]
+    fn an_end_before_the_pid_is_known_is_kept_while_one_is_expected() {
+        on_one_thread(async {
+            let reaper = Reaper::default();
+            let expecting = reaper.expect();
+            let (pid, exit) = ended(7, 3);
+            reaper.children().ended(pid, exit);
+            assert_eq!(reaper.adopt(7, &expecting).wait().await, Ok(exit));
+            let (pid, exit) = ended(8, 4);
+            reaper.children().ended(pid, exit);
+            drop(expecting);
+            assert!(reaper.children().strangers.is_empty());
+            let (pid, exit) = ended(9, 5);
+            reaper.children().ended(pid, exit);
+            assert!(reaper.children().strangers.is_empty());
+        });
+    }
+
+    #[test]
+    fn an_end_after_the_pid_is_known_is_told_once() {
+        on_one_thread(async {
+            let reaper = Reaper::default();
+            let expecting = reaper.expect();
+            let child = reaper.adopt(7, &expecting);
+            let (pid, exit) = ended(7, 137);
+            reaper.children().ended(pid, exit);
+            assert_eq!(child.wait().await, Ok(exit));
+            assert!(reaper.children().waited.is_empty());
+        });
+    }
+}
