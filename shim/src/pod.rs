@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use containerd_shim_protos::api::{CreateTaskRequest, TaskOOM};
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::TaskOOM;
 use containerd_shim_protos::topics;
 use protobuf::MessageFull;
 use protobuf::well_known_types::any::Any;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use containerd_shim_protos::api::{CreateTaskRequest, TaskCreate, TaskIO};
+use containerd_shim_protos::api::CreateTaskRequest;
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::topics;
 use protobuf::MessageField;
 use rrun::error::{Error, Kind, Result};

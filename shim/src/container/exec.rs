@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use containerd_shim_protos::api::{ExecProcessRequest, TaskExecAdded, TaskExecStarted};
+use containerd_shim_protos::api::ExecProcessRequest;
+use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use containerd_shim_protos::topics;
 use rrun::error::{Error, Kind, Result};
 

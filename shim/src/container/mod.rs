@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use containerd_shim_protos::api::{
+use containerd_shim_protos::events::task::{
     TaskCheckpointed, TaskDelete, TaskExit, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_shim_protos::topics;
@@ -285,7 +285,7 @@ impl Container {
         }
         let mut running = self.running.subscribe();
         // The sender lives in self.
-        let _none = running.wait_for(|running| *running == 0).await;
+        let _none = running.wait_for(|running| *running == 0).await.is_ok();
         let _turn = self.init.turn().await;
         self.shared.oom.finish(&self.id);
         self.publish_exit(&self.id, pid, exit);
