@@ -31,7 +31,7 @@ struct Recorded {
 ///
 /// # Errors
 /// The file can't be written; the text names it.
-pub fn record(bundle: &Path, pid: i32, exit: Exit) -> Result<()> {
+pub(crate) fn record(bundle: &Path, pid: i32, exit: Exit) -> Result<()> {
     let since = exit.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let recorded = Recorded {
         pid,
@@ -50,7 +50,7 @@ pub fn record(bundle: &Path, pid: i32, exit: Exit) -> Result<()> {
 /// The pid and the exit that were recorded; nothing if none was, or if what
 /// stands there can't be read.
 #[must_use]
-pub fn recorded(bundle: &Path) -> Option<(i32, Exit)> {
+pub(crate) fn recorded(bundle: &Path) -> Option<(i32, Exit)> {
     let text = fs::read(bundle.join(FILE)).ok()?;
     let recorded: Recorded = serde_json::from_slice(&text).ok()?;
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(recorded.exited_at))?;

@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// What every container of the pod uses.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// containerd's namespace.
     pub namespace: String,
     /// Who waits for children.
@@ -36,7 +36,7 @@ pub struct Shared {
 
 impl Shared {
     /// Queues an event.
-    pub fn publish(&self, topic: &'static str, event: &impl MessageFull) {
+    pub(crate) fn publish(&self, topic: &'static str, event: &impl MessageFull) {
         publish(&self.events, topic, event);
     }
 }
@@ -57,7 +57,7 @@ fn publish<Event: MessageFull>(events: &Publisher, topic: &'static str, event: &
 
 /// The containers of one shim.
 #[derive(Debug)]
-pub struct Pod {
+pub(crate) struct Pod {
     shared: Arc<Shared>,
     containers: Mutex<HashMap<String, Slot>>,
     /// How many there are, and whether the end was asked for.
@@ -82,7 +82,7 @@ struct Standing {
 impl Pod {
     /// A pod without containers.
     #[must_use]
-    pub fn new(namespace: String, reaper: Reaper, events: Publisher) -> Self {
+    pub(crate) fn new(namespace: String, reaper: Reaper, events: Publisher) -> Self {
         let of_oom = events.clone();
         let oom = OomWatch::new(move |id| {
             let event = TaskOOM {
@@ -108,7 +108,7 @@ impl Pod {
     ///
     /// # Errors
     /// The id is taken, or a step fails; then nothing is left.
-    pub async fn create(&self, request: &CreateTaskRequest) -> Result<i32> {
+    pub(crate) async fn create(&self, request: &CreateTaskRequest) -> Result<i32> {
         let id = &request.id;
         let _checked: rrun::state::ContainerId = id.parse()?;
         if self.containers().contains_key(id) {
@@ -137,7 +137,7 @@ impl Pod {
     ///
     /// # Errors
     /// There is none.
-    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>> {
         match self.containers().get(id) {
             Some(Slot::Taken(container)) => Ok(container.clone()),
             _ => Err(Error::new(
@@ -148,18 +148,19 @@ impl Pod {
     }
 
     /// Forgets a container that was deleted.
-    pub fn remove(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &str) {
         self.containers().remove(id);
         self.count();
     }
 
     /// Asks for the end of the shim, which comes if no container is left.
-    pub fn shutdown(&self) {
-        self.standing.send_modify(|standing| standing.shutdown = true);
+    pub(crate) fn shutdown(&self) {
+        self.standing
+            .send_modify(|standing| standing.shutdown = true);
     }
 
     /// Waits until the shim is of no more use.
-    pub async fn finished(&self) {
+    pub(crate) async fn finished(&self) {
         let mut standing = self.standing.subscribe();
         loop {
             let now = *standing.borrow_and_update();
@@ -169,7 +170,10 @@ impl Pod {
             // The sender lives in self: there is always a next change.
             if now.containers > 0 {
                 let _changed = standing.changed().await;
-            } else if tokio::time::timeout(IDLE, standing.changed()).await.is_err() {
+            } else if tokio::time::timeout(IDLE, standing.changed())
+                .await
+                .is_err()
+            {
                 return log::info("no container is left and nobody asked for the end");
             }
         }
@@ -177,7 +181,7 @@ impl Pod {
 
     /// Lines for people.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut text = format!("events waiting: {}", self.shared.events.waiting());
         for (id, slot) in &*self.containers() {
             text += "\n";
@@ -199,6 +203,8 @@ impl Pod {
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 /// How and when a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The exit code, or 128 and the number of the signal.
     pub status: u32,
     /// When the shim was told.
@@ -37,7 +37,7 @@ pub struct Exit {
 impl Exit {
     /// The end of what never began: status 0 at no time, as the Go shim says.
     #[must_use]
-    pub fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self {
             status: 0,
             at: SystemTime::UNIX_EPOCH,
@@ -46,7 +46,7 @@ impl Exit {
 
     /// The time for a message; none for what never began.
     #[must_use]
-    pub fn timestamp(&self) -> MessageField<Timestamp> {
+    pub(crate) fn timestamp(&self) -> MessageField<Timestamp> {
         if *self == Self::never() {
             return MessageField::none();
         }
@@ -65,7 +65,7 @@ impl From<Ended> for Exit {
 
 /// Children of the shim and how they ended.
 #[derive(Debug, Clone, Default)]
-pub struct Reaper(Arc<Mutex<Children>>);
+pub(crate) struct Reaper(Arc<Mutex<Children>>);
 
 #[derive(Debug, Default)]
 struct Children {
@@ -83,7 +83,7 @@ impl Reaper {
     ///
     /// # Errors
     /// SIGCHLD can't be caught.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         rrun_sys::credentials::set_child_subreaper()?;
         let mut ended = signal(SignalKind::child())
             .map_err(|error| Error::new(Kind::System, format!("catch SIGCHLD: {error}")))?;
@@ -101,7 +101,7 @@ impl Reaper {
     ///
     /// # Errors
     /// It can't be started; the text names it.
-    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+    pub(crate) fn spawn(&self, command: &mut Command) -> Result<Child> {
         rrun_sys::process::die_with_parent(command);
         self.launch(command)
     }
@@ -110,7 +110,7 @@ impl Reaper {
     ///
     /// # Errors
     /// It can't be started; the text names it.
-    pub fn spawn_apart(&self, command: &mut Command) -> Result<Child> {
+    pub(crate) fn spawn_apart(&self, command: &mut Command) -> Result<Child> {
         self.launch(command.process_group(0))
     }
 
@@ -125,7 +125,7 @@ impl Reaper {
 
     /// Says that the pid of a new child will become known.
     #[must_use]
-    pub fn expect(&self) -> Expecting {
+    pub(crate) fn expect(&self) -> Expecting {
         self.children().expecting += 1;
         Expecting(self.clone())
     }
@@ -133,7 +133,7 @@ impl Reaper {
     /// The child with this pid, which another program made and which may have
     /// ended already.
     #[must_use]
-    pub fn adopt(&self, pid: i32, _expecting: &Expecting) -> Child {
+    pub(crate) fn adopt(&self, pid: i32, _expecting: &Expecting) -> Child {
         self.wait_for(pid)
     }
 
@@ -181,7 +181,7 @@ impl Children {
 
 /// While it is alive, ends of unknown children are kept.
 #[derive(Debug)]
-pub struct Expecting(Reaper);
+pub(crate) struct Expecting(Reaper);
 
 impl Drop for Expecting {
     fn drop(&mut self) {
@@ -195,7 +195,7 @@ impl Drop for Expecting {
 
 /// A child of the shim.
 #[derive(Debug)]
-pub struct Child {
+pub(crate) struct Child {
     pid: i32,
     told: oneshot::Receiver<Exit>,
 }
@@ -203,7 +203,7 @@ pub struct Child {
 impl Child {
     /// Its process id.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
@@ -211,7 +211,7 @@ impl Child {
     ///
     /// # Errors
     /// The reaper is gone.
-    pub async fn wait(self) -> Result<Exit> {
+    pub(crate) async fn wait(self) -> Result<Exit> {
         let gone = |_| Error::new(Kind::System, "nobody reaps any more");
         self.told
             .await

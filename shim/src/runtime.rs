@@ -24,7 +24,7 @@ use crate::stdio::Ends;
 
 /// Calls the runtime for one container.
 #[derive(Debug)]
-pub struct Runtime {
+pub(crate) struct Runtime {
     reaper: Reaper,
     options: Options,
     id: String,
@@ -34,7 +34,7 @@ pub struct Runtime {
 impl Runtime {
     /// The runtime that `options` name, for the container `id` in `bundle`.
     #[must_use]
-    pub fn new(reaper: Reaper, options: Options, id: &str, bundle: &Path) -> Self {
+    pub(crate) fn new(reaper: Reaper, options: Options, id: &str, bundle: &Path) -> Self {
         Self {
             reaper,
             options,
@@ -45,7 +45,7 @@ impl Runtime {
 
     /// What it was told about itself.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub(crate) fn options(&self) -> &Options {
         &self.options
     }
 
@@ -53,7 +53,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn create(&self, ends: Ends) -> Result<i32> {
+    pub(crate) async fn create(&self, ends: Ends) -> Result<i32> {
         let pid_file = self.bundle.join("init.pid");
         let mut call = self.call("create");
         call.path("--bundle", &self.bundle)
@@ -69,7 +69,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn restore(&self, image: &Path, ends: Ends) -> Result<i32> {
+    pub(crate) async fn restore(&self, image: &Path, ends: Ends) -> Result<i32> {
         let pid_file = self.bundle.join("init.pid");
         let mut call = self.call("restore");
         call.path("--bundle", &self.bundle)
@@ -89,7 +89,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn checkpoint(&self, image: &Path, flags: &[String]) -> Result<()> {
+    pub(crate) async fn checkpoint(&self, image: &Path, flags: &[String]) -> Result<()> {
         let mut call = self.call("checkpoint");
         call.path("--image-path", image)
             .path("--work-path", &self.work_path());
@@ -103,7 +103,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn start(&self) -> Result<()> {
+    pub(crate) async fn start(&self) -> Result<()> {
         self.call("start").named().run().await.map(drop)
     }
 
@@ -112,7 +112,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn exec(&self, exec_id: &str, spec: &[u8], ends: Ends) -> Result<i32> {
+    pub(crate) async fn exec(&self, exec_id: &str, spec: &[u8], ends: Ends) -> Result<i32> {
         let pid_file = self.bundle.join(format!("{exec_id}.pid"));
         let process = TemporaryFile::write(self.bundle.join(format!("{exec_id}.process")), spec)?;
         let mut call = self.call("exec");
@@ -132,7 +132,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn kill(&self, signal: u32, all: bool) -> Result<()> {
+    pub(crate) async fn kill(&self, signal: u32, all: bool) -> Result<()> {
         let mut call = self.call("kill");
         call.switch("--all", all);
         call.named().arg(signal.to_string()).run().await.map(drop)
@@ -142,7 +142,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn pause(&self) -> Result<()> {
+    pub(crate) async fn pause(&self) -> Result<()> {
         self.call("pause").named().run().await.map(drop)
     }
 
@@ -150,7 +150,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn resume(&self) -> Result<()> {
+    pub(crate) async fn resume(&self) -> Result<()> {
         self.call("resume").named().run().await.map(drop)
     }
 
@@ -158,7 +158,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn update(&self, resources: &[u8]) -> Result<()> {
+    pub(crate) async fn update(&self, resources: &[u8]) -> Result<()> {
         let mut call = self.call("update");
         call.arg("--resources=-");
         call.stdin(resources)?;
@@ -169,7 +169,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime; what it prints is no list of numbers.
-    pub async fn pids(&self) -> Result<Vec<i32>> {
+    pub(crate) async fn pids(&self) -> Result<Vec<i32>> {
         let mut call = self.call("ps");
         call.arg("--format").arg("json");
         let text = call.named().run().await?;
@@ -185,7 +185,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of the runtime.
-    pub async fn delete(&self, force: bool) -> Result<()> {
+    pub(crate) async fn delete(&self, force: bool) -> Result<()> {
         let mut call = self.call("delete");
         call.switch("--force", force);
         match call.named().run().await {
@@ -271,11 +271,7 @@ impl Call<'_> {
     }
 
     fn stdin(&mut self, text: &[u8]) -> Result<()> {
-        let mut file = memory_file("stdin")?;
-        file.write_all(text)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .map_err(|error| Error::new(Kind::System, format!("write a memory file: {error}")))?;
-        self.command.stdin(Stdio::from(file));
+        self.command.stdin(file_with(text)?);
         Ok(())
     }
 
@@ -328,7 +324,10 @@ impl Call<'_> {
                 Some(line)
             })
             .unwrap_or_else(|| format!("exit status {status}"));
-        Error::new(Kind::System, format!("OCI runtime {} failed: {text}", self.verb))
+        Error::new(
+            Kind::System,
+            format!("OCI runtime {} failed: {text}", self.verb),
+        )
     }
 }
 
@@ -360,6 +359,18 @@ fn read_from(path: &Path, position: u64) -> Vec<u8> {
         Ok(_) => text,
         Err(_) => Vec::new(),
     }
+}
+
+/// A text as the standard input of a program.
+///
+/// # Errors
+/// There is no room for it.
+pub(crate) fn file_with(text: &[u8]) -> Result<Stdio> {
+    let mut file = memory_file("stdin")?;
+    file.write_all(text)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .map_err(|error| Error::new(Kind::System, format!("write a memory file: {error}")))?;
+    Ok(Stdio::from(file))
 }
 
 /// A file without a name, for what is too short to be worth a pipe.
@@ -423,7 +434,10 @@ mod tests {
                 "{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"second\"}\n{\"level\":\"info\",\"msg\":\"i\"}\n",
                 Some("second"),
             ),
-            ("{\"level\":\"error\",\"msg\":\"whole\"}{\"level\":\"er", Some("whole")),
+            (
+                "{\"level\":\"error\",\"msg\":\"whole\"}{\"level\":\"er",
+                Some("whole"),
+            ),
         ] {
             assert_eq!(last_error(log.as_bytes()).as_deref(), error, "{log}");
         }

@@ -5,19 +5,18 @@
 //! containerd's events, serve calls until the pod is finished or a signal says
 //! so, send what is left of the events, remove the socket.
 
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rrun::error::{Error, Kind, Result};
+use rrun_sys::descriptors::{self, CloseRange};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use ttrpc::asynchronous::Server;
 
-use crate::bootstrap::socket;
+use crate::bootstrap::{LISTENER, socket, working_directory};
 use crate::cli::Invocation;
-use crate::events::Publisher;
+use crate::events::{Publisher, Via};
 use crate::log;
 use crate::pod::Pod;
 use crate::reaper::Reaper;
@@ -26,11 +25,24 @@ use crate::service;
 /// How long the last events are tried when the shim ends.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 
-/// Serves the calls that come in on `listener` until no container is left.
+/// Serves the calls that come in on the inherited socket until no container is
+/// left.
 ///
 /// # Errors
 /// The server can't begin.
-pub fn serve(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
+pub(crate) fn serve(invocation: &Invocation) -> Result<()> {
+    if !descriptors::is_inherited(LISTENER) {
+        let text = "descriptor 3 is no listening socket: containerd runs this program by `start`";
+        return Err(Error::new(Kind::Usage, text));
+    }
+    // What else containerd left open is nobody's here.
+    descriptors::close_range(LISTENER + 1, i32::MAX, CloseRange::Close)?;
+    let listener = descriptors::standard(LISTENER).try_clone_to_owned();
+    let listener = listener
+        .map_err(|error| Error::new(Kind::System, format!("take descriptor 3: {error}")))?;
+    // The copy is ours alone: no child inherits it.
+    descriptors::close_range(LISTENER, LISTENER, CloseRange::Close)?;
+    log::open(&working_directory()?, invocation.debug);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,10 +52,8 @@ pub fn serve(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
 
 async fn run(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
     let reaper = Reaper::start()?;
-    let events = Publisher::new(
-        std::env::var("TTRPC_ADDRESS").unwrap_or_default(),
-        invocation.namespace.clone(),
-    );
+    let via = Via::choose(invocation, &reaper);
+    let events = Publisher::new(via, invocation.namespace.clone());
     let pod = Arc::new(Pod::new(
         invocation.namespace.clone(),
         reaper,
@@ -65,8 +75,7 @@ async fn run(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
     if !events.flush(LAST_EVENTS).await {
         log::error(format_args!("{} events are lost", events.waiting()));
     }
-    remove_socket(&invocation.socket);
-    Ok(())
+    socket::remove(&invocation.socket)
 }
 
 /// Waits for a signal that ends the shim; SIGUSR1 has it print its state.
@@ -87,13 +96,4 @@ async fn until_stopped(pod: &Pod) -> Result<()> {
 
 fn catch(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|error| Error::new(Kind::System, format!("catch a signal: {error}")))
-}
-
-fn remove_socket(address: &str) {
-    let path = Path::new(address.trim_start_matches("unix://"));
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        log::error(format_args!("remove {path:?}: {error}"));
-    }
 }

@@ -28,7 +28,7 @@ use crate::pod::Pod;
 
 /// The service under both of its names.
 #[must_use]
-pub fn services(pod: Arc<Pod>) -> HashMap<String, Service> {
+pub(crate) fn services(pod: Arc<Pod>) -> HashMap<String, Service> {
     let task = Arc::new(TaskService { pod });
     let v3 = create_task(task.clone()).into_values();
     let v2 = create_task(task).into_values();

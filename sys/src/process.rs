@@ -330,6 +330,30 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// Gives this process a core scheduling cookie of its own, which its children
+/// inherit (Documentation/admin-guide/hw-vuln/core-scheduling.rst).
+///
+/// # Errors
+/// `EINVAL` before Linux 5.14 or without `CONFIG_SCHED_CORE`, `ENODEV` without
+/// hardware threads.
+pub fn new_core_cookie() -> Result<()> {
+    let this_process: libc::c_ulong = 0;
+    let nowhere: libc::c_ulong = 0;
+    // SAFETY: numbers only; the command CREATE writes to no address.
+    let made = unsafe {
+        libc::prctl(
+            libc::PR_SCHED_CORE,
+            libc::PR_SCHED_CORE_CREATE,
+            this_process,
+            libc::PR_SCHED_CORE_SCOPE_PROCESS_GROUP as libc::c_ulong,
+            nowhere,
+        )
+    };
+    call(Errno::result(made).map(drop), || {
+        "prctl(PR_SCHED_CORE, PR_SCHED_CORE_CREATE)".to_owned()
+    })
+}
+
 /// Sends `signal` to every process of the group `group`.
 ///
 /// # Errors

@@ -27,7 +27,10 @@ use crate::{log, rootfs, stdio};
 ///
 /// # Errors
 /// A mount, a stream or the runtime fails; nothing is left.
-pub async fn create(shared: &Arc<Shared>, request: &CreateTaskRequest) -> Result<Arc<Container>> {
+pub(crate) async fn create(
+    shared: &Arc<Shared>,
+    request: &CreateTaskRequest,
+) -> Result<Arc<Container>> {
     let bundle = PathBuf::from(&request.bundle);
     let options = Options::parse(request.options.as_ref(), &shared.namespace)?;
     options.save(&bundle)?;

@@ -17,7 +17,7 @@ impl Container {
     ///
     /// # Errors
     /// The id is taken or no id; the container has ended.
-    pub fn add_exec(&self, request: ExecProcessRequest) -> Result<()> {
+    pub(crate) fn add_exec(&self, request: ExecProcessRequest) -> Result<()> {
         let id = request.exec_id;
         check_exec_id(&id)?;
         self.init.may(Step::Exec)?;
@@ -48,7 +48,7 @@ impl Container {
     ///
     /// # Errors
     /// The container's first process has ended, or the runtime can't.
-    pub async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<i32> {
+    pub(crate) async fn start_exec(self: &Arc<Self>, exec_id: &str) -> Result<i32> {
         let exec = self.process(exec_id)?;
         let _turn = exec.turn().await;
         exec.may(Step::Start)?;

@@ -30,9 +30,9 @@ use protobuf::well_known_types::any::Any;
 use rrun::error::{Error, Kind, Result};
 use tokio::sync::watch;
 
-pub use create::create;
-pub use process::Process;
-pub use state::{State, Step};
+pub(crate) use create::create;
+pub(crate) use process::Process;
+pub(crate) use state::{State, Step};
 
 use crate::options::ProcessDetails;
 use crate::pod::Shared;
@@ -43,7 +43,7 @@ use crate::{exit_status, log, rootfs, stdio};
 
 /// A container.
 #[derive(Debug)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its id.
     pub id: String,
     /// Where its config.json is.
@@ -69,7 +69,7 @@ impl Container {
     ///
     /// # Errors
     /// There is no such exec.
-    pub fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
         if exec_id.is_empty() {
             return Ok(self.init.clone());
         }
@@ -84,7 +84,7 @@ impl Container {
     ///
     /// # Errors
     /// It is not created, or the runtime can't.
-    pub async fn start(self: &Arc<Self>) -> Result<i32> {
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<i32> {
         let _turn = self.init.turn().await;
         self.init.may(Step::Start)?;
         match &self.checkpoint {
@@ -106,7 +106,7 @@ impl Container {
     ///
     /// # Errors
     /// It is gone (not found), or has not begun.
-    pub async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<()> {
+    pub(crate) async fn kill(&self, exec_id: &str, signal: u32, all: bool) -> Result<()> {
         let process = self.process(exec_id)?;
         process.may(Step::Kill)?;
         let finished = || Error::new(Kind::NotFound, "process already finished: not found");
@@ -137,7 +137,7 @@ impl Container {
     ///
     /// # Errors
     /// It does not run, or the runtime can't.
-    pub async fn pause(&self) -> Result<()> {
+    pub(crate) async fn pause(&self) -> Result<()> {
         let _turn = self.init.turn().await;
         self.init.may(Step::Pause)?;
         self.runtime.pause().await?;
@@ -154,7 +154,7 @@ impl Container {
     ///
     /// # Errors
     /// It is not paused, or the runtime can't.
-    pub async fn resume(&self) -> Result<()> {
+    pub(crate) async fn resume(&self) -> Result<()> {
         let _turn = self.init.turn().await;
         self.init.may(Step::Resume)?;
         self.runtime.resume().await?;
@@ -172,7 +172,7 @@ impl Container {
     ///
     /// # Errors
     /// It does not run, or the runtime can't.
-    pub async fn checkpoint(&self, path: &Path, flags: &[String]) -> Result<()> {
+    pub(crate) async fn checkpoint(&self, path: &Path, flags: &[String]) -> Result<()> {
         let _turn = self.init.turn().await;
         self.init.may(Step::Checkpoint)?;
         self.runtime.checkpoint(path, flags).await?;
@@ -190,7 +190,7 @@ impl Container {
     ///
     /// # Errors
     /// It has ended, or the runtime can't.
-    pub async fn update(&self, resources: &[u8]) -> Result<()> {
+    pub(crate) async fn update(&self, resources: &[u8]) -> Result<()> {
         self.init.may(Step::Update)?;
         self.runtime.update(resources).await
     }
@@ -199,7 +199,7 @@ impl Container {
     ///
     /// # Errors
     /// The runtime can't.
-    pub async fn pids(&self) -> Result<Vec<(i32, Option<Any>)>> {
+    pub(crate) async fn pids(&self) -> Result<Vec<(i32, Option<Any>)>> {
         let pids = self.runtime.pids().await?;
         let execs: BTreeMap<i32, String> = self
             .execs()
@@ -214,11 +214,10 @@ impl Container {
     ///
     /// # Errors
     /// It has no cgroup any more.
-    pub fn metrics(&self) -> Result<Any> {
+    pub(crate) fn metrics(&self) -> Result<Any> {
         let cgroups = self.cgroups().clone();
-        let cgroups = cgroups.ok_or_else(|| {
-            Error::new(Kind::NotFound, "cgroup does not exist: not found")
-        })?;
+        let cgroups = cgroups
+            .ok_or_else(|| Error::new(Kind::NotFound, "cgroup does not exist: not found"))?;
         cgroups.metrics()
     }
 
@@ -227,12 +226,14 @@ impl Container {
     ///
     /// # Errors
     /// It runs, or the runtime can't remove it; then it stays.
-    pub async fn delete(&self, exec_id: &str) -> Result<(i32, Exit)> {
+    pub(crate) async fn delete(&self, exec_id: &str) -> Result<(i32, Exit)> {
         let process = self.process(exec_id)?;
         let first = exec_id.is_empty();
         if first && process.state() == State::Created && process.pid() != 0 {
             // Its exit is published before it is deleted.
-            self.runtime.kill(libc::SIGKILL.cast_unsigned(), false).await?;
+            self.runtime
+                .kill(libc::SIGKILL.cast_unsigned(), false)
+                .await?;
             process.wait().await?;
         }
         let _turn = process.turn().await;
@@ -316,7 +317,7 @@ impl Container {
 
     /// Lines for people, one for each process.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut text = format!("container {:?}: {}", self.id, self.init.describe());
         for (id, exec) in &*self.execs() {
             text += &format!("\n  exec {id:?}: {}", exec.describe());

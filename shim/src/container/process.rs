@@ -20,7 +20,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// A process and its streams.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// Empty for the first process of a container.
     pub exec_id: String,
     /// What it is connected to.
@@ -44,7 +44,7 @@ struct Now {
 impl Process {
     /// A process that is created and not started.
     #[must_use]
-    pub fn new(exec_id: String, stdio: Request, spec: Vec<u8>) -> Self {
+    pub(crate) fn new(exec_id: String, stdio: Request, spec: Vec<u8>) -> Self {
         Self {
             exec_id,
             stdio,
@@ -60,19 +60,19 @@ impl Process {
     }
 
     /// Waits until nobody else changes the process.
-    pub async fn turn(&self) -> Turn<'_, ()> {
+    pub(crate) async fn turn(&self) -> Turn<'_, ()> {
         self.turn.lock().await
     }
 
     /// Its state now.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.now().state
     }
 
     /// Its process id; 0 before there is one.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.now().pid
     }
 
@@ -80,7 +80,7 @@ impl Process {
     ///
     /// # Errors
     /// It may not.
-    pub fn may(&self, step: Step) -> Result<()> {
+    pub(crate) fn may(&self, step: Step) -> Result<()> {
         let state = self.state();
         if self.exec_id.is_empty() {
             state.init_may(step)
@@ -90,19 +90,19 @@ impl Process {
     }
 
     /// It has a pid and its streams are connected.
-    pub fn connected(&self, pid: i32, io: Stdio) {
+    pub(crate) fn connected(&self, pid: i32, io: Stdio) {
         let mut now = self.now();
         now.pid = pid;
         now.io = Some(io);
     }
 
     /// It is in another state, which is not its end.
-    pub fn becomes(&self, state: State) {
+    pub(crate) fn becomes(&self, state: State) {
         self.now().state = state;
     }
 
     /// It has ended; whoever waits is told.
-    pub fn ended(&self, exit: Exit) {
+    pub(crate) fn ended(&self, exit: Exit) {
         let mut now = self.now();
         if now.state != State::Deleted {
             now.state = State::Stopped(exit);
@@ -112,7 +112,7 @@ impl Process {
     }
 
     /// It is forgotten; how it ended, or [`Exit::never`] if it never began.
-    pub fn forgotten(&self) -> Exit {
+    pub(crate) fn forgotten(&self) -> Exit {
         let mut now = self.now();
         let exit = now.state.exit().unwrap_or_else(Exit::never);
         now.state = State::Deleted;
@@ -125,7 +125,7 @@ impl Process {
     ///
     /// # Errors
     /// None: the sender lives as long as this process.
-    pub async fn wait(&self) -> Result<Exit> {
+    pub(crate) async fn wait(&self) -> Result<Exit> {
         let mut exit = self.exit.subscribe();
         let ended = exit.wait_for(Option::is_some).await;
         let ended = ended.ok().and_then(|exit| *exit);
@@ -136,7 +136,7 @@ impl Process {
     ///
     /// # Errors
     /// It has none, or it has ended.
-    pub fn resize(&self, size: Size) -> Result<()> {
+    pub(crate) fn resize(&self, size: Size) -> Result<()> {
         self.may(Step::Resize)?;
         match &self.now().io {
             Some(io) => io.resize(size),
@@ -146,24 +146,24 @@ impl Process {
     }
 
     /// Ends its standard input.
-    pub fn close_stdin(&self) {
+    pub(crate) fn close_stdin(&self) {
         if let Some(io) = &self.now().io {
             io.close_stdin();
         }
     }
 
     /// Waits for output that was written, then closes the streams.
-    pub async fn finish_io(&self) {
+    pub(crate) async fn finish_io(&self) {
         let io = self.now().io.take();
         if let Some(io) = io {
             io.drain(DRAIN).await;
-            io.close();
+            io.close().await;
         }
     }
 
     /// A line for people.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let now = self.now();
         let io = now.io.as_ref().map(Stdio::describe).unwrap_or_default();
         format!("{:?} pid {} {io}", now.state, now.pid)

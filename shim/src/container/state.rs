@@ -15,7 +15,7 @@ use crate::reaper::Exit;
 ///    +----------------------- delete ------------------------+
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// It waits for `Start`; an exec has no process yet.
     Created,
     /// It runs.
@@ -30,7 +30,7 @@ pub enum State {
 
 /// What a process is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Run.
     Start,
     /// Be forgotten.
@@ -56,7 +56,7 @@ impl State {
     ///
     /// # Errors
     /// It may not; one that is deleted is not found.
-    pub fn init_may(self, step: Step) -> Result<()> {
+    pub(crate) fn init_may(self, step: Step) -> Result<()> {
         use Step::{Checkpoint, Delete, Exec, Kill, Pause, Resize, Resume, Start, Update};
         let thing = match (self, step) {
             (Self::Created, Pause | Resume) => "task in created state",
@@ -83,7 +83,7 @@ impl State {
     ///
     /// # Errors
     /// It may not; one that is deleted is not found.
-    pub fn exec_may(self, step: Step) -> Result<()> {
+    pub(crate) fn exec_may(self, step: Step) -> Result<()> {
         use Step::{Delete, Kill, Resize, Start};
         let thing = match (self, step) {
             (Self::Running, Start | Delete) => "a running process",
@@ -98,7 +98,7 @@ impl State {
 
     /// How it ended, if it has.
     #[must_use]
-    pub fn exit(self) -> Option<Exit> {
+    pub(crate) fn exit(self) -> Option<Exit> {
         match self {
             Self::Stopped(exit) => Some(exit),
             _ => None,

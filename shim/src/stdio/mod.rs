@@ -20,8 +20,6 @@
 //! those of [`output`]. Their patience is 10 seconds, or the seconds in
 //! [`PATIENCE`] (0: wait for ever, drop nothing).
 
-#![allow(dead_code, reason = "the service that calls it is not there yet")]
-
 mod console;
 mod flow;
 mod input;

@@ -1,0 +1,200 @@
+//! The shim's socket: one for each pod, which only root reaches.
+//!
+//! Abstract sockets have no permissions (CVE-2020-15257), so it is a file of
+//! mode 0600 in a folder of mode 0700, and who connects is asked for the uid
+//! besides.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use futures_core::Stream;
+use rrun::error::{Error, Kind, Result};
+use sha2::{Digest as _, Sha256};
+use ttrpc::asynchronous::transport::Listener;
+
+use crate::cli::Invocation;
+use crate::log;
+
+/// Where sockets are, unless containerd says otherwise. A socket's path has at
+/// most 107 bytes, so it is short.
+const FOLDER: &str = "/run/containerd/s";
+
+/// The address of a group's server: the same for every container of it.
+pub(super) fn address(folder: &str, invocation: &Invocation, group: &str) -> String {
+    let folder = if folder.is_empty() { FOLDER } else { folder };
+    let mut hash = Sha256::new();
+    let debug = if invocation.debug { "/debug" } else { "" };
+    for part in [
+        &invocation.address,
+        "/",
+        &invocation.namespace,
+        "/",
+        group,
+        debug,
+    ] {
+        hash.update(part);
+    }
+    let name: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("unix://{folder}/{name}")
+}
+
+/// Binds the address; nothing if a server answers there already. What a killed
+/// server has left is replaced.
+///
+/// # Errors
+/// The folder is not safe, or binding fails.
+pub(super) fn listen(address: &str) -> Result<Option<OwnedFd>> {
+    let path = path(address);
+    let failed =
+        |error: io::Error| Error::new(Kind::System, format!("listen on {path:?}: {error}"));
+    check_folder(path.parent().unwrap_or(Path::new("/")))?;
+    let before = rrun_sys::file::set_umask(0o177);
+    let bound = bind(path);
+    let _ours = rrun_sys::file::set_umask(before);
+    let bound = bound.map_err(failed)?;
+    Ok(bound.map(OwnedFd::from))
+}
+
+fn bind(path: &Path) -> io::Result<Option<UnixListener>> {
+    // Twice: somebody else may have replaced what was left.
+    for _ in 0..2 {
+        match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.map(Some),
+        }
+        match UnixStream::connect(path) {
+            Ok(_) => return Ok(None),
+            Err(_) => match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+        }
+    }
+    UnixListener::bind(path).map(Some)
+}
+
+/// Makes the folder, or sees that nobody else can write in it.
+fn check_folder(folder: &Path) -> Result<()> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Error::new(Kind::System, format!("socket folder {folder:?}: {why}"))
+    };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| failed(&error))?;
+    let found = fs::metadata(folder).map_err(|error| failed(&error))?;
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(failed(&format!("it belongs to user {}", found.uid())));
+    }
+    if found.mode() & 0o022 != 0 {
+        let mode = found.mode() & 0o7777;
+        return Err(failed(&format!("others can write in it (mode {mode:o})")));
+    }
+    Ok(())
+}
+
+/// Removes the socket; one that is gone is no error.
+///
+/// # Errors
+/// It can't be removed.
+pub(crate) fn remove(address: &str) -> Result<()> {
+    let path = path(address);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let text = format!("remove {path:?}: {error}");
+            Err(Error::new(Kind::System, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the socket if no server answers there.
+///
+/// # Errors
+/// It can't be removed.
+pub(crate) fn remove_if_dead(address: &str) -> Result<()> {
+    match UnixStream::connect(path(address)) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => remove(address),
+        _ => Ok(()),
+    }
+}
+
+fn path(address: &str) -> &Path {
+    Path::new(address.strip_prefix("unix://").unwrap_or(address))
+}
+
+/// The inherited socket as a source of connections from our own user.
+///
+/// # Errors
+/// It is no listening socket.
+pub(crate) fn listener(fd: OwnedFd) -> Result<Listener> {
+    let listener = UnixListener::from(fd);
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixListener::from_std(listener));
+    let listener = listener
+        .map_err(|error| Error::new(Kind::System, format!("take the listening socket: {error}")))?;
+    Ok(Listener::new(OwnUser(listener)))
+}
+
+/// Connections of our own user; others are closed at once.
+struct OwnUser(tokio::net::UnixListener);
+
+impl Stream for OwnUser {
+    type Item = io::Result<tokio::net::UnixStream>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Poll::Ready(accepted) = self.0.poll_accept(context) else {
+                return Poll::Pending;
+            };
+            let (stream, _) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            };
+            let own = nix::unistd::geteuid().as_raw();
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == own => return Poll::Ready(Some(Ok(stream))),
+                Ok(peer) => log::warn(format_args!("user {} may not connect", peer.uid())),
+                Err(error) => log::warn(format_args!("who connects? {error}")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_depends_on_engine_namespace_and_group() {
+        let invocation = |address: &str, namespace: &str| Invocation {
+            address: address.to_owned(),
+            namespace: namespace.to_owned(),
+            ..Invocation::default()
+        };
+        let one = address("", &invocation("/run/c.sock", "k8s.io"), "pod");
+        // printf %s /run/c.sock/k8s.io/pod | sha256sum
+        assert_eq!(
+            one,
+            "unix:///run/containerd/s/38138e4874f26e8ce76444b36581ce66ea8351d93519073ce147ed85aaa71da7"
+        );
+        assert!(one.len() - "unix://".len() <= 106);
+        for other in [
+            address("", &invocation("/run/d.sock", "k8s.io"), "pod"),
+            address("", &invocation("/run/c.sock", "moby"), "pod"),
+            address("", &invocation("/run/c.sock", "k8s.io"), "pod2"),
+            address("/s", &invocation("/run/c.sock", "k8s.io"), "pod"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}
