@@ -1,8 +1,9 @@
 //! Descriptors: closed in ranges, duplicated, passed over sockets.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -102,11 +103,55 @@ pub fn move_above(fd: OwnedFd, lowest: RawFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() >= lowest {
         return Ok(fd);
     }
-    let copy = call(fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)), || {
+    duplicate_above(fd.as_fd(), lowest)
+}
+
+/// A copy of `fd` at a free number of at least `lowest`, with close-on-exec.
+fn duplicate_above(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd> {
+    let copy = call(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)), || {
         format!("fcntl([{}], F_DUPFD_CLOEXEC, {lowest})", fd.as_raw_fd())
     })?;
     // SAFETY: fcntl has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Lets the program of `command` find `fds` at the numbers from `first` on.
+///
+/// They are closed here when `command` is dropped.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn hand_over(command: &mut Command, fds: Vec<OwnedFd>, first: RawFd) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    // A number fits: nobody has 2^31 descriptors.
+    let targets = first..first.saturating_add(i32::try_from(fds.len()).unwrap_or(i32::MAX));
+    let mut reserved = Vec::new();
+    let mut sources = Vec::new();
+    for fd in fds {
+        // std tells a failed exec over a pipe of its own, which must not be at
+        // one of the targets: those are taken as long as the command lives.
+        loop {
+            let copy = duplicate_above(fd.as_fd(), first)?;
+            if !targets.contains(&copy.as_raw_fd()) {
+                sources.push(copy);
+                break;
+            }
+            reserved.push(copy);
+        }
+    }
+    let before_exec = move || {
+        let _taken = &reserved;
+        for (source, target) in sources.iter().zip(targets.clone()) {
+            duplicate_onto(source.as_fd(), target)
+                .map_err(|error| std::io::Error::from(error.errno()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec. On its way it makes dup2
+    // calls alone, which are async-signal-safe; it neither allocates nor takes a
+    // lock unless a dup2 fails, which of two open numbers it can't.
+    unsafe { command.pre_exec(before_exec) };
+    Ok(())
 }
 
 /// Sets or clears close-on-exec.

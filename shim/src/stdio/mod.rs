@@ -4,6 +4,7 @@
 //! 1. [`open`] opens what containerd named ([`uri`], [`sink`]), so that a wrong
 //!    name fails before there is a process, and makes the [`Ends`]: pipes, or a
 //!    socket on which the runtime will send a terminal.
+//!    The program of a `binary://` is started here ([`logger`]).
 //! 2. The runtime makes the process with the ends.
 //! 3. [`Stdio::connect`] takes the terminal ([`console`]) and starts copiers, one
 //!    task a stream ([`output`], [`input`]). An idle stream costs its descriptors
@@ -23,6 +24,7 @@
 mod console;
 mod flow;
 mod input;
+mod logger;
 mod output;
 mod sink;
 #[cfg(test)]
@@ -47,9 +49,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use console::ConsoleSocket;
+use logger::Logger;
 use output::{Output, Tally};
 use sink::{Sink, Stream, watch};
-use uri::Target;
+use uri::{Program, Target};
+
+use crate::reaper::Reaper;
 
 /// The environment variable with the seconds for which nobody may read before
 /// output is dropped. containerd passes its environment to its shims.
@@ -83,9 +88,19 @@ pub(crate) struct Place<'a> {
     pub(crate) uid: u32,
     /// Group of the pipes.
     pub(crate) gid: u32,
+    /// Who reaps loggers.
+    pub(crate) reaper: &'a Reaper,
 }
 
 impl Place<'_> {
+    /// The id that containerd gave the process.
+    fn process_id(&self) -> &str {
+        match self.exec_id {
+            "" => self.id,
+            exec => exec,
+        }
+    }
+
     /// For log lines: `"web"`, `"web" exec "sh"`.
     fn describe(&self) -> String {
         match self.exec_id {
@@ -148,6 +163,7 @@ pub(crate) struct Stdio {
     running: Arc<Running>,
     copiers: Vec<JoinHandle<()>>,
     patience: Patience,
+    logger: Option<Logger>,
     tallies: Vec<(&'static str, Arc<Tally>)>,
 }
 
@@ -175,9 +191,9 @@ struct Running {
 pub(crate) async fn open(request: &Request, place: &Place<'_>) -> Result<(Ends, Stdio)> {
     let mut stdio = Stdio::new(place.describe());
     let ends = if request.terminal {
-        stdio.prepare_terminal(request)?
+        stdio.prepare_terminal(request, place).await?
     } else {
-        stdio.prepare_pipes(request, place)?
+        stdio.prepare_pipes(request, place).await?
     };
     Ok((ends, stdio))
 }
@@ -193,16 +209,21 @@ impl Stdio {
             running: Arc::default(),
             copiers: Vec::new(),
             patience: Patience::from_environment(),
+            logger: None,
             tallies: Vec::new(),
         }
     }
 
-    fn prepare_terminal(&mut self, request: &Request) -> Result<Ends> {
+    async fn prepare_terminal(&mut self, request: &Request, place: &Place<'_>) -> Result<Ends> {
         if !request.stdin.is_empty() {
             let fifo = self.open_stdin(Path::new(&request.stdin))?;
             self.prepared.input = Some((fifo, None));
         }
-        let sink = open_sink("stdout", &request.stdout)?;
+        let sink = match uri::parse("stdout", &request.stdout)? {
+            // The other pipe is closed here, so the logger sees its end.
+            Target::Logger(program) => self.start_logger(&program, place).await?.0,
+            target => open_sink("stdout", &target)?,
+        };
         self.prepared.outputs.push(("terminal", None, sink));
         let console = ConsoleSocket::new()?;
         let socket = console.path();
@@ -210,15 +231,29 @@ impl Stdio {
         Ok(Ends::Console { socket })
     }
 
-    fn prepare_pipes(&mut self, request: &Request, place: &Place<'_>) -> Result<Ends> {
+    async fn prepare_pipes(&mut self, request: &Request, place: &Place<'_>) -> Result<Ends> {
         let stdin = self.prepare_stdin(&request.stdin, place)?;
-        let stdout = self.prepare_output("stdout", &request.stdout, place)?;
-        let stderr = self.prepare_output("stderr", &request.stderr, place)?;
+        let target = uri::parse("stdout", &request.stdout)?;
+        let (stdout, stderr) = if let Target::Logger(program) = target {
+            // One logger for both, whatever is asked for standard error.
+            self.start_logger(&program, place).await?
+        } else {
+            let stdout = open_sink("stdout", &target)?;
+            let target = uri::parse("stderr", &request.stderr)?;
+            (stdout, open_sink("stderr", &target)?)
+        };
         Ok(Ends::Pipes {
             stdin,
-            stdout,
-            stderr,
+            stdout: self.prepare_output("stdout", stdout, place)?,
+            stderr: self.prepare_output("stderr", stderr, place)?,
         })
+    }
+
+    /// The sinks of a new logger, for standard output and error.
+    async fn start_logger(&mut self, program: &Program, place: &Place<'_>) -> Result<(Sink, Sink)> {
+        let (logger, sinks) = logger::start(program, place).await.context(|| "stdout")?;
+        self.logger = Some(logger);
+        Ok(sinks)
     }
 
     fn prepare_stdin(&mut self, text: &str, place: &Place<'_>) -> Result<OwnedFd> {
@@ -249,10 +284,9 @@ impl Stdio {
     fn prepare_output(
         &mut self,
         name: &'static str,
-        text: &str,
+        sink: Sink,
         place: &Place<'_>,
     ) -> Result<OwnedFd> {
-        let sink = open_sink(name, text)?;
         if matches!(sink, Sink::Nothing) {
             return null();
         }
@@ -358,11 +392,15 @@ impl Stdio {
         let _ = tokio::time::timeout(within, all_ended).await;
     }
 
-    /// Ends the copiers; what they had not written is lost, and counted.
+    /// Ends the copiers; what they had not written is lost, and counted. Then
+    /// ends the logger, which may take as long as it says in [`logger`].
     pub(crate) async fn close(mut self) {
         for copier in std::mem::take(&mut self.copiers) {
             copier.abort();
             let _ = copier.await;
+        }
+        if let Some(logger) = self.logger.take() {
+            logger.stop().await;
         }
     }
 
@@ -402,12 +440,15 @@ impl Drop for CountedIn {
     }
 }
 
-fn open_sink(stream: &str, text: &str) -> Result<Sink> {
-    let opened = match uri::parse(stream, text)? {
+fn open_sink(stream: &str, target: &Target) -> Result<Sink> {
+    let opened = match target {
         Target::Null => return Ok(Sink::Nothing),
-        Target::Path(path) => sink::open(&path),
-        Target::File(path) => sink::create(&path),
-        Target::Logger(_) => Err(Error::new(Kind::Unsupported, "no loggers yet")),
+        Target::Path(path) => sink::open(path),
+        Target::File(path) => sink::create(path),
+        Target::Logger(program) => Err(Error::new(
+            Kind::InvalidConfig,
+            format!("logger {:?} must be the one of stdout", program.path),
+        )),
     };
     opened.context(|| stream)
 }

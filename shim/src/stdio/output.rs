@@ -253,8 +253,11 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.wanted && !self.ended {
-            let unread = pipe::unread(self.source.get_ref().as_fd()).unwrap_or(0);
+        if self.wanted {
+            let unread = match self.ended {
+                true => 0,
+                false => pipe::unread(self.source.get_ref().as_fd()).unwrap_or(0),
+            };
             self.lose((self.flow.pending.len() + unread) as u64);
         }
         self.close_gap("is closed");

@@ -2,6 +2,8 @@
 //! other side is a process of its own (a shell), or this test with a thread's
 //! worth of care: nothing here blocks the runtime.
 
+mod logger;
+
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -49,7 +51,7 @@ impl Folder {
         }
     }
 
-    fn place(&self) -> Place<'_> {
+    fn place<'a>(&'a self, reaper: &'a Reaper) -> Place<'a> {
         Place {
             namespace: "test",
             id: "web",
@@ -57,6 +59,7 @@ impl Folder {
             bundle: &self.0,
             uid: 0,
             gid: 0,
+            reaper,
         }
     }
 }
@@ -141,7 +144,9 @@ fn open_reader(path: &str) -> File {
 fn without_names_everything_is_dev_null() {
     on_runtime(async {
         let folder = Folder::new();
-        let (ends, mut stdio) = open(&Request::default(), &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&Request::default(), &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let links = "readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2";
         let script = format!(
             "links=$({links}); echo $links >{}/links",
@@ -167,7 +172,9 @@ fn fifos_carry_input_and_outputs_and_their_ends() {
             terminal: false,
         };
         let (out, err) = (open_reader(&request.stdout), open_reader(&request.stderr));
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("cat; echo end >&2", ends);
         stdio.connect().await.unwrap();
         for word in ["one ", "two"] {
@@ -202,7 +209,9 @@ fn a_terminal_is_taken_sized_and_copied_both_ways() {
             terminal: true,
         };
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let Ends::Console { socket } = ends else {
             panic!("no socket")
         };
@@ -237,7 +246,9 @@ fn a_terminal_whose_input_ends_is_hung_up_and_loses_nothing() {
             ..folder.stdout(folder.fifo("out"))
         };
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let Ends::Console { socket } = ends else {
             panic!("no socket")
         };
@@ -269,7 +280,9 @@ fn a_raw_terminal_is_carried_byte_by_byte() {
             ..folder.stdout(folder.fifo("out"))
         };
         let reader = compare_with_seq(&request.stdout, 1_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let Ends::Console { socket } = ends else {
             panic!("no socket")
         };
@@ -295,7 +308,9 @@ fn a_reader_that_stops_and_goes_gets_every_byte() {
         let request = folder.stdout(folder.fifo("out"));
         // 30,000,000 lines are 259 MB.
         let reader = compare_with_seq(&request.stdout, 30_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("seq 30000000", ends);
         stdio.connect().await.unwrap();
         stop_and_go(reader).await;
@@ -316,7 +331,9 @@ fn a_large_input_arrives_whole() {
             ..folder.stdout(folder.fifo("out"))
         };
         let reader = compare_with_seq(&request.stdout, 5_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("cat", ends);
         stdio.connect().await.unwrap();
         let script = format!("seq 5000000 >{}", request.stdin);
@@ -337,7 +354,9 @@ fn a_reader_that_is_replaced_in_time_misses_nothing() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let first = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("seq 200000", ends);
         stdio.connect().await.unwrap();
         let mut bytes = read_some(&first, 300_000).await;
@@ -357,7 +376,9 @@ fn a_reader_slower_than_a_page_is_progress() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         stdio.patience = Patience::For(Duration::from_millis(800));
         let mut child = shell("seq 200000", ends);
         stdio.connect().await.unwrap();
@@ -379,7 +400,9 @@ fn without_a_reader_the_container_goes_on_and_the_gap_is_told() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         stdio.patience = Patience::For(Duration::from_millis(400));
         let mut child = shell("seq 1000000", ends);
         stdio.connect().await.unwrap();
@@ -428,7 +451,9 @@ fn what_nobody_read_before_the_close_is_counted() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("head -c 100000 /dev/zero", ends);
         stdio.connect().await.unwrap();
         while child.try_wait().unwrap().is_none() {
@@ -453,7 +478,9 @@ fn a_process_in_the_background_delays_no_longer_than_the_deadline() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("sleep 2 & echo hi", ends);
         stdio.connect().await.unwrap();
         assert!(child.wait().unwrap().success());
@@ -481,7 +508,9 @@ fn files_are_made_with_their_folders_and_appended_to() {
                 stderr: url.clone(),
                 ..folder.stdout(url.clone())
             };
-            let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+            let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+                .await
+                .unwrap();
             let mut child = shell("seq 100000; sleep 0.2; echo err >&2", ends);
             stdio.connect().await.unwrap();
             stdio.drain(Duration::from_secs(5)).await;
@@ -501,7 +530,9 @@ fn a_full_disk_loses_bytes_and_holds_nobody_up() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout("/dev/full".to_owned());
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let mut child = shell("head -c 1000000 /dev/zero", ends);
         stdio.connect().await.unwrap();
         stdio.drain(Duration::from_secs(5)).await;
@@ -535,7 +566,9 @@ fn a_disk_with_room_again_is_written_again() {
         small_disk(&folder.0);
         let log = folder.path("log");
         let request = folder.stdout(format!("file://{log}"));
-        let (ends, mut stdio) = open(&request, &folder.place()).await.unwrap();
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
         let script = format!(
             "head -c 200000 /dev/zero; until [ -e {0} ]; do sleep 0.05; done; echo end",
             folder.path("go")
@@ -604,7 +637,9 @@ fn a_name_that_is_wrong_fails_before_there_is_a_process() {
                 format!("stdin: open({missing:?}): no such file or directory"),
             ),
         ] {
-            let error = open(&request, &folder.place()).await.unwrap_err();
+            let error = open(&request, &folder.place(&Reaper::default()))
+                .await
+                .unwrap_err();
             assert_eq!(error.to_string(), text);
         }
     });
