@@ -340,9 +340,9 @@ impl Container {
             namespace: &self.shared.namespace,
             id: &self.id,
             exec_id,
-            bundle: &self.bundle,
             uid: options.io_uid,
             gid: options.io_gid,
+            reaper: &self.shared.reaper,
         }
     }
 }

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use rrun::error::{Context as _, Error, Kind, Result};
 use rrun_sys::{descriptors, pipe};
 use tokio::io::Interest;
+use tokio::runtime::Handle;
 
 use super::Place;
 use super::sink::{Sink, watch};
@@ -97,36 +98,40 @@ impl Logger {
     /// Waits for the end of the logger, whose pipes have been closed, and
     /// enforces it.
     pub(super) async fn stop(mut self) {
-        let Some(process) = self.process.take() else {
-            return;
-        };
-        let pid = Pid::from_raw(process.pid());
-        let ended = process.wait();
-        tokio::pin!(ended);
-        for (signal, patience) in [
-            (None, FINISH),
-            (Some(libc::SIGTERM), TERM),
-            (Some(libc::SIGKILL), FINISH),
-        ] {
-            // Nobody reaps between the timeout and the signal, so the pid is
-            // still the logger's.
-            if let Some(signal) = signal {
-                let _ = rrun_sys::signal::send(pid, signal);
-            }
-            if tokio::time::timeout(patience, &mut ended).await.is_ok() {
-                return;
-            }
+        if let Some(process) = self.process.take() {
+            end(process).await;
         }
     }
 }
 
 impl Drop for Logger {
-    /// For a process that never came to be.
+    /// For the logger of a process that never came to be.
     fn drop(&mut self) {
-        if let Some(process) = &mut self.process
-            && !process.has_ended()
+        if let Some(process) = self.process.take()
+            && let Ok(runtime) = Handle::try_current()
         {
-            let _ = rrun_sys::signal::send(Pid::from_raw(process.pid()), libc::SIGTERM);
+            runtime.spawn(end(process));
+        }
+    }
+}
+
+async fn end(process: Child) {
+    let pid = Pid::from_raw(process.pid());
+    let ended = process.wait();
+    tokio::pin!(ended);
+    for (signal, patience) in [
+        (None, FINISH),
+        (Some(libc::SIGTERM), TERM),
+        (Some(libc::SIGKILL), FINISH),
+    ] {
+        // Nobody reaps between the timeout and the signal, so the pid is still
+        // the logger's.
+        if let Some(signal) = signal {
+            // One that has just ended needs none.
+            let _ = rrun_sys::signal::send(pid, signal);
+        }
+        if tokio::time::timeout(patience, &mut ended).await.is_ok() {
+            return;
         }
     }
 }

@@ -82,8 +82,6 @@ pub(crate) struct Place<'a> {
     pub(crate) id: &'a str,
     /// The exec, or empty for the container's init.
     pub(crate) exec_id: &'a str,
-    /// The container's bundle.
-    pub(crate) bundle: &'a Path,
     /// Owner of the pipes.
     pub(crate) uid: u32,
     /// Group of the pipes.
@@ -482,5 +480,5 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn warn(text: impl Display) {
     #[cfg(test)]
     tests::LOGGED.with_borrow_mut(|lines| lines.push(text.to_string()));
-    eprintln!("{text}");
+    crate::log::warn(text);
 }

@@ -56,7 +56,6 @@ impl Folder {
             namespace: "test",
             id: "web",
             exec_id: "",
-            bundle: &self.0,
             uid: 0,
             gid: 0,
             reaper,
