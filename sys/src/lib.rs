@@ -17,6 +17,7 @@ pub mod directory;
 mod error;
 pub mod file;
 pub mod keyring;
+pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

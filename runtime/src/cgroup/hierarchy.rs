@@ -37,6 +37,9 @@ pub struct Hierarchy {
     pub controllers: Vec<String>,
     /// Where it is mounted.
     pub mount: PathBuf,
+    /// The cgroup that the mount has on top, as a path in the hierarchy; `/`
+    /// unless only a part of it is mounted.
+    pub root: String,
     /// Our own cgroup, as a path below the mount without a leading slash;
     /// empty for the mount itself.
     pub own: String,
@@ -144,6 +147,17 @@ impl Hierarchies {
 }
 
 impl Hierarchy {
+    /// The directory of a process's cgroup, of which `membership` is the text
+    /// of `/proc/PID/cgroup`. Nothing if that is the top of the mount, which no
+    /// container is given, or lies outside of it.
+    #[must_use]
+    pub fn directory(&self, membership: &str) -> Option<PathBuf> {
+        OwnPaths::parse(membership)
+            .below(&self.controllers, &self.root)
+            .filter(|below| !below.is_empty())
+            .map(|below| self.mount.join(below))
+    }
+
     /// Whether it is mounted where people and engines look for it.
     fn is_conventional(&self) -> bool {
         self.mount.starts_with(CONVENTION)
@@ -187,23 +201,27 @@ impl<'text> OwnPaths<'text> {
         Self { paths }
     }
 
-    /// The hierarchy mounted at `mount` with `root` of it on top, and where we
-    /// are below that.
-    fn hierarchy(&self, controllers: Vec<String>, root: &str, mount: PathBuf) -> Hierarchy {
+    /// The cgroup in the hierarchy of `controllers` as a path below `root`;
+    /// nothing if it lies elsewhere.
+    fn below(&self, controllers: &[String], root: &str) -> Option<&'text str> {
         let key = controllers.first().map_or("", String::as_str);
-        let own = self.paths.get(key).copied().unwrap_or("/");
-        // A path outside of what is mounted can't be reached through it: the
-        // mount itself is then the nearest we get.
-        let own = Path::new(own)
+        Path::new(self.paths.get(key).copied().unwrap_or("/"))
             .strip_prefix(root)
             .ok()
             .and_then(Path::to_str)
             .filter(|below| !below.split('/').any(|part| part == ".."))
-            .unwrap_or("")
-            .to_owned();
+    }
+
+    /// The hierarchy mounted at `mount` with `root` of it on top, and where we
+    /// are below that.
+    fn hierarchy(&self, controllers: Vec<String>, root: &str, mount: PathBuf) -> Hierarchy {
+        // A path outside of what is mounted can't be reached through it: the
+        // mount itself is then the nearest we get.
+        let own = self.below(&controllers, root).unwrap_or("").to_owned();
         Hierarchy {
             controllers,
             mount,
+            root: root.to_owned(),
             own,
         }
     }

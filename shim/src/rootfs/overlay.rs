@@ -1,0 +1,203 @@
+//! Overlays: mount(2) as long as the options fit its page, and what is left
+//! when they don't or when the layers have to be idmapped first.
+//!
+//! An image of 100 layers has a `lowerdir=` of more than a page. Since Linux
+//! 6.7 each layer is a parameter of its own (`lowerdir+`), and /proc/mounts
+//! shows the layers by name. Before, the layers are opened and named by their
+//! descriptors, relative to /proc/self/fd: that is at most 4 bytes for each,
+//! and fits the 500 layers that the kernel allows.
+//!
+//! Idmapped layers are copies of mounts, and overlayfs takes a layer only from
+//! a mount that is attached somewhere (until Linux 6.15). They are stacked on
+//! the target for as long as it takes, and the overlay, which keeps them, is
+//! then put in their place.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::unistd::fchdir;
+use rrun::error::{Context, Result};
+use rrun_sys as sys;
+use rrun_sys::mount::{self as kernel, FsContext};
+
+use super::idmap::IdMap;
+use super::options::{ATTRIBUTES, Options};
+use super::undo;
+
+/// How long the data of mount(2) may be: a page with its last byte zero, on
+/// the smallest page there is.
+const MOST: usize = 4095;
+
+/// The option that names the layers.
+const LOWER: &str = "lowerdir=";
+
+/// Mounts an overlay on `target`.
+pub(super) fn mount(source: &str, options: &Options, target: &Path) -> Result<()> {
+    let overlay = Overlay {
+        source,
+        options,
+        target,
+    };
+    if let Some(map) = &options.id_map {
+        return overlay.of_idmapped_layers(map);
+    }
+    let data = options.data.join(",");
+    if data.len() <= MOST {
+        return overlay.by_options(&data);
+    }
+    match overlay.by_parameters() {
+        // Until Linux 6.7, or 5.2, or with an option of more than 255 bytes.
+        Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => {
+            overlay.by_descriptors()
+        }
+        mounted => mounted,
+    }
+}
+
+struct Overlay<'a> {
+    source: &'a str,
+    options: &'a Options,
+    target: &'a Path,
+}
+
+impl Overlay<'_> {
+    fn by_options(&self, data: &str) -> Result<()> {
+        let flags = self.options.flags;
+        let source = Some(Path::new(self.source));
+        let data = (!data.is_empty()).then_some(data);
+        Ok(kernel::mount(
+            source,
+            self.target,
+            Some("overlay"),
+            flags,
+            data,
+        )?)
+    }
+
+    /// Each layer and option by fsconfig(2).
+    fn by_parameters(&self) -> Result<()> {
+        let filesystem = FsContext::open("overlay")?;
+        filesystem.set("source", Some(self.source))?;
+        for (flag, name) in SUPERBLOCK {
+            if self.options.flags.contains(*flag) {
+                filesystem.set(name, None)?;
+            }
+        }
+        for word in self.options.data.iter().filter(|word| !is_lower(word)) {
+            match word.split_once('=') {
+                Some((key, value)) => filesystem.set(key, Some(value))?,
+                None => filesystem.set(word, None)?,
+            }
+        }
+        for layer in self.layers() {
+            filesystem.set("lowerdir+", Some(layer))?;
+        }
+        filesystem.create()?;
+        let overlay = filesystem.mount(attributes(self.options.flags))?;
+        let target = sys::directory::open(self.target)?;
+        Ok(kernel::attach(overlay.as_fd(), target.as_fd())?)
+    }
+
+    /// The layers by the names of their descriptors.
+    fn by_descriptors(&self) -> Result<()> {
+        let opened = self.layers().map(|layer| {
+            sys::directory::open(Path::new(layer)).context(|| "open a layer of the overlay")
+        });
+        let layers = opened.collect::<Result<Vec<_>>>()?;
+        self.of(&layers)
+    }
+
+    fn of_idmapped_layers(&self, map: &IdMap) -> Result<()> {
+        let users = map.user_namespace()?;
+        let mut layers = Vec::new();
+        let stacked = self.layers().try_for_each(|layer| {
+            let tree = map.apply(Path::new(layer), users.as_fd(), false)?;
+            let target = sys::directory::open(self.target)?;
+            kernel::attach(tree.as_fd(), target.as_fd())?;
+            layers.push(tree);
+            Ok(())
+        });
+        let mut stack = vec![self.target.to_owned(); layers.len()];
+        if let Err(error) = stacked.and_then(|()| self.of(&layers)) {
+            return Err(undo(&stack, error));
+        }
+        stack.push(self.target.to_owned());
+        let overlay = sys::directory::open(self.target)
+            .and_then(|top| kernel::clone_tree(top.as_fd(), Path::new(""), false));
+        let overlay = match overlay {
+            Ok(overlay) => overlay,
+            Err(error) => return Err(undo(&stack, error.into())),
+        };
+        for place in stack {
+            kernel::detach(&place)?;
+        }
+        let target = sys::directory::open(self.target)?;
+        Ok(kernel::attach(overlay.as_fd(), target.as_fd())?)
+    }
+
+    /// Mounts with the opened `layers` as lower directories.
+    fn of(&self, layers: &[OwnedFd]) -> Result<()> {
+        let names: Vec<String> = layers
+            .iter()
+            .map(|layer| layer.as_raw_fd().to_string())
+            .collect();
+        let lower = format!("{LOWER}{}", names.join(":"));
+        let others = self.options.data.iter().filter(|word| !is_lower(word));
+        let words: Vec<&str> = others.map(String::as_str).chain([&*lower]).collect();
+        let here = sys::directory::open(Path::new("."))?;
+        let descriptors = sys::directory::open(Path::new("/proc/self/fd"))?;
+        change_directory(descriptors.as_fd())?;
+        let mounted = self.by_options(&words.join(","));
+        change_directory(here.as_fd())?;
+        mounted
+    }
+
+    /// The lower directories, the topmost first.
+    fn layers(&self) -> impl Iterator<Item = &str> {
+        let all = self.options.data.iter();
+        all.filter_map(|word| word.strip_prefix(LOWER))
+            .flat_map(|list| list.split(':'))
+    }
+}
+
+fn is_lower(word: &str) -> bool {
+    word.starts_with(LOWER)
+}
+
+fn change_directory(to: BorrowedFd<'_>) -> Result<()> {
+    Ok(sys::call(fchdir(to), || {
+        format!("fchdir([{}])", to.as_raw_fd())
+    })?)
+}
+
+/// The flags that are the filesystem's, and their names for fsconfig(2).
+const SUPERBLOCK: &[(MsFlags, &str)] = &[
+    (MsFlags::MS_RDONLY, "ro"),
+    (MsFlags::MS_SYNCHRONOUS, "sync"),
+    (MsFlags::MS_DIRSYNC, "dirsync"),
+    (MsFlags::MS_MANDLOCK, "mand"),
+];
+
+/// The flags of mount(2) as attributes of fsmount(2). The four bits from
+/// `ro` to `noexec` are the same; the access time is a number of its own.
+fn attributes(flags: MsFlags) -> u64 {
+    const NOATIME: u64 = 0x10;
+    const STRICTATIME: u64 = 0x20;
+    const NODIRATIME: u64 = 0x80;
+    let times = MsFlags::MS_NOATIME
+        | MsFlags::MS_NODIRATIME
+        | MsFlags::MS_RELATIME
+        | MsFlags::MS_STRICTATIME;
+    let mut attributes = (flags & ATTRIBUTES & !times).bits();
+    if flags.contains(MsFlags::MS_STRICTATIME) {
+        attributes |= STRICTATIME;
+    } else if flags.contains(MsFlags::MS_NOATIME) {
+        attributes |= NOATIME;
+    }
+    if flags.contains(MsFlags::MS_NODIRATIME) {
+        attributes |= NODIRATIME;
+    }
+    attributes
+}

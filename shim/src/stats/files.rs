@@ -1,0 +1,103 @@
+//! The files of a cgroup directory and their formats: a number, keys with
+//! numbers, lines of a device, pressure.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rrun_sys::directory;
+
+/// Reads files of one directory after the other into one buffer. What is not
+/// there is told from what is empty, but is no failure: which files there are
+/// depends on the kernel, and the cgroup may go at any time.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    directory: Option<OwnedFd>,
+    text: String,
+}
+
+impl Files {
+    /// Goes to a directory. Without one nothing is there.
+    pub(super) fn enter(&mut self, path: Option<&Path>) {
+        self.directory = path.and_then(|path| directory::open(path).ok());
+    }
+
+    /// The text of a file.
+    pub(super) fn text(&mut self, name: &str) -> Option<&str> {
+        let mut file: File = directory::read_file(self.directory.as_ref()?.as_fd(), name).ok()?;
+        self.text.clear();
+        file.read_to_string(&mut self.text).ok()?;
+        Some(self.text.trim_end())
+    }
+
+    /// The number in a file, where `max` is the largest there is.
+    pub(super) fn number(&mut self, name: &str) -> Option<u64> {
+        self.text(name).map(number)
+    }
+
+    /// Calls `each` with every key and number.
+    pub(super) fn table(&mut self, name: &str, mut each: impl FnMut(&str, u64)) {
+        for line in self.text(name).unwrap_or_default().lines() {
+            if let Some((key, value)) = line.split_once(' ') {
+                each(key, number(value));
+            }
+        }
+    }
+}
+
+/// A number as the kernel prints it; `max` is the largest, and what is none is
+/// zero.
+pub(super) fn number(text: &str) -> u64 {
+    match text.trim() {
+        "max" => u64::MAX,
+        text => text.parse().unwrap_or(0),
+    }
+}
+
+/// The major and minor number at the beginning of a line: `8:0 `.
+pub(super) fn device(line: &str) -> Option<(u64, u64, &str)> {
+    let (device, rest) = line.split_once(' ')?;
+    let (major, minor) = device.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?, rest))
+}
+
+/// A line of rdma.current or rdma.max: `mlx4_0 hca_handle=2 hca_object=max`.
+pub(super) fn rdma(line: &str) -> Option<(&str, u32, u32)> {
+    let (device, limits) = line.split_once(' ')?;
+    let of = |name: &str| {
+        let all = limits.split(' ').filter_map(|limit| limit.split_once('='));
+        let value = all.into_iter().find(|(key, _)| *key == name);
+        // A limit that is none: the largest number of the field.
+        value.map_or(0, |(_, value)| {
+            u32::try_from(number(value)).unwrap_or(u32::MAX)
+        })
+    };
+    Some((device, of("hca_handle"), of("hca_object")))
+}
+
+/// The sizes of huge pages in the words of the hugetlb controller: `2MB`.
+pub(super) fn huge_page_sizes() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages");
+    let mut sizes: Vec<u64> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let kilobytes = name.to_str()?.strip_prefix("hugepages-")?;
+            kilobytes.strip_suffix("kB")?.parse().ok()
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes.into_iter().map(huge_page_size).collect()
+}
+
+fn huge_page_size(kilobytes: u64) -> String {
+    const MEGA: u64 = 1 << 10;
+    const GIGA: u64 = 1 << 20;
+    match kilobytes {
+        GIGA.. => format!("{}GB", kilobytes / GIGA),
+        MEGA.. => format!("{}MB", kilobytes / MEGA),
+        _ => format!("{kilobytes}KB"),
+    }
+}

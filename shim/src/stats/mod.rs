@@ -1,0 +1,137 @@
+//! What a container uses, in the words of containerd's metrics.
+//!
+//! Which cgroups are the container's is asked of the kernel when it is made
+//! (`/proc/PID/cgroup`): that holds for every runtime, and later its processes
+//! may be elsewhere. Where the hierarchies are mounted is read once for all
+//! containers of the shim. The rest is files: each hierarchy's directory is
+//! opened once for a reading and its files by that descriptor, into one
+//! buffer.
+
+mod files;
+mod v1;
+mod v2;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use rrun::cgroup::hierarchy::Hierarchies;
+use rrun::error::{Context, Error, Kind, Result};
+use rrun_sys as sys;
+
+use files::Files;
+
+/// The type of the metrics of v1, as containerd knows it.
+const V1: &str = "io.containerd.cgroups.v1.Metrics";
+/// The type of the metrics of v2.
+const V2: &str = "io.containerd.cgroups.v2.Metrics";
+
+/// The cgroups of a container: one on a host with v2, one in each hierarchy on
+/// a host with v1.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cgroups {
+    /// Each directory with the controllers that count in it.
+    v1: Vec<(Vec<String>, PathBuf)>,
+    v2: Option<PathBuf>,
+}
+
+/// Where a cgroup's memory is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory<'a> {
+    /// In a directory of the v1 hierarchy.
+    V1(&'a Path),
+    /// In a directory of v2.
+    V2(&'a Path),
+}
+
+impl Cgroups {
+    /// The cgroups in which the process `pid` is now.
+    ///
+    /// # Errors
+    /// There is no such process, or `/proc` can't be read.
+    pub(crate) fn of(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/cgroup");
+        let membership = sys::call(std::fs::read_to_string(&path), || format!("read({path:?})"))
+            .context(|| format!("find the cgroups of process {pid}"))?;
+        Ok(Self::in_hierarchies(hierarchies()?, &membership))
+    }
+
+    fn in_hierarchies(hierarchies: &Hierarchies, membership: &str) -> Self {
+        let v1 = hierarchies.v1.iter().filter_map(|hierarchy| {
+            let directory = hierarchy.directory(membership)?;
+            Some((hierarchy.controllers.clone(), directory))
+        });
+        let v2 = hierarchies.v2.as_ref();
+        Self {
+            v1: v1.collect(),
+            v2: v2.and_then(|hierarchy| hierarchy.directory(membership)),
+        }
+    }
+
+    /// What is used now: `io.containerd.cgroups.v1.Metrics`, or `v2.Metrics`
+    /// where no controller is v1's. What the kernel doesn't count, or counts
+    /// no more since the cgroup is gone, is zero.
+    ///
+    /// # Errors
+    /// No hierarchy has a cgroup of the container's own.
+    pub(crate) fn metrics(&self) -> Result<Any> {
+        let mut any = Any::new();
+        if self.has_v1_controllers() {
+            any.type_url = V1.to_owned();
+            any.value = encode(&v1::read(&mut Files::default(), self))?;
+        } else if let Some(directory) = &self.v2 {
+            any.type_url = V2.to_owned();
+            any.value = encode(&v2::read(&mut Files::default(), directory))?;
+        } else {
+            let text = "the container has no cgroup of its own";
+            return Err(Error::new(Kind::NotFound, text));
+        }
+        Ok(any)
+    }
+
+    /// Where its memory is counted; nothing if it isn't.
+    #[must_use]
+    pub(crate) fn memory(&self) -> Option<Memory<'_>> {
+        let v1 = self.controller("memory").map(Memory::V1);
+        v1.or_else(|| self.v2.as_deref().map(Memory::V2))
+    }
+
+    /// All of its directories.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        let v1 = self.v1.iter().map(|(_, directory)| directory.as_path());
+        v1.chain(self.v2.as_deref())
+    }
+
+    /// The directory of a v1 controller.
+    fn controller(&self, name: &str) -> Option<&Path> {
+        let found = self
+            .v1
+            .iter()
+            .find(|(names, _)| names.iter().any(|other| other == name));
+        found.map(|(_, directory)| directory.as_path())
+    }
+
+    /// A hierarchy with only a name (`name=systemd`) counts nothing.
+    fn has_v1_controllers(&self) -> bool {
+        self.v1
+            .iter()
+            .any(|(names, _)| names.iter().any(|name| !name.contains('=')))
+    }
+}
+
+/// The hierarchies of this host, which stay what they are while the shim runs.
+fn hierarchies() -> Result<&'static Hierarchies> {
+    static READ: OnceLock<Hierarchies> = OnceLock::new();
+    if let Some(hierarchies) = READ.get() {
+        return Ok(hierarchies);
+    }
+    let hierarchies = Hierarchies::read()?;
+    Ok(READ.get_or_init(|| hierarchies))
+}
+
+fn encode(metrics: &impl Message) -> Result<Vec<u8>> {
+    metrics
+        .write_to_bytes()
+        .map_err(|error| Error::new(Kind::System, format!("encode metrics: {error}")))
+}
