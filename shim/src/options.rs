@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
-use protobuf::{CodedInputStream, Message, MessageFull};
+use protobuf::{CodedInputStream, Message};
 use rrun::error::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +136,7 @@ impl CheckpointOptions {
         let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
             return Ok(Self::default());
         };
-        if name_of(any) != oci::CheckpointOptions::descriptor().full_name() {
+        if name_of(any) != "containerd.runc.v1.CheckpointOptions" {
             return Err(unknown(any));
         }
         let given = oci::CheckpointOptions::parse_from_bytes(&any.value);
@@ -185,7 +185,7 @@ impl ProcessDetails {
             ..oci::ProcessDetails::default()
         };
         Any {
-            type_url: oci::ProcessDetails::descriptor().full_name().to_owned(),
+            type_url: "containerd.runc.v1.ProcessDetails".to_owned(),
             // A message of one string always encodes.
             value: details.write_to_bytes().unwrap_or_default(),
             ..Any::default()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::TaskOOM;
 use containerd_shim_protos::topics;
-use protobuf::MessageFull;
+use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use rrun::error::{Error, Kind, Result};
 use tokio::sync::watch;
@@ -36,17 +36,18 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Queues an event.
-    pub(crate) fn publish(&self, topic: &'static str, event: &impl MessageFull) {
+    pub(crate) fn publish(&self, topic: &'static str, event: &impl Message) {
         publish(&self.events, topic, event);
     }
 }
 
-fn publish<Event: MessageFull>(events: &Publisher, topic: &'static str, event: &Event) {
+fn publish<Event: Message>(events: &Publisher, topic: &'static str, event: &Event) {
     match event.write_to_bytes() {
         Ok(value) => events.publish(
             topic,
             Any {
-                type_url: Event::descriptor().full_name().to_owned(),
+                // Not by the descriptor: that takes half a megabyte to build.
+                type_url: format!("containerd.events.{}", Event::NAME),
                 value,
                 ..Any::default()
             },
