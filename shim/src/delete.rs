@@ -3,7 +3,11 @@
 //! containerd runs it when a shim was killed. The shim's children have been
 //! given to somebody else, so nobody here can wait for them: what still runs is
 //! killed, what is mounted is unmounted, and the answer is the exit status that
-//! the shim has recorded, else 137. A failure does not stop the rest.
+//! the shim has recorded, else 137.
+//!
+//! A failure does not stop the rest, and is no failure of the whole: containerd
+//! would ignore the answer, and tell of an exit status 255. It logs what it finds
+//! on standard error as warnings, and then tries to unmount and remove, too.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,7 +23,7 @@ use crate::cli::Invocation;
 use crate::options::Options;
 use crate::reaper::{Exit, Reaper};
 use crate::runtime::Runtime;
-use crate::{exit_status, log, rootfs};
+use crate::{exit_status, rootfs};
 
 /// 128 and SIGKILL: what is said of a container whose end nobody saw.
 const KILLED: u32 = 137;
@@ -27,32 +31,22 @@ const KILLED: u32 = 137;
 /// Answers `delete` on standard output.
 ///
 /// # Errors
-/// What could not be removed, all of it; the answer is given before.
+/// The answer can't be given.
 pub(crate) fn delete(invocation: &Invocation) -> Result<()> {
     let bundle = match &invocation.bundle {
         Some(bundle) => bundle.clone(),
         None => working_directory()?,
     };
-    log::open(&bundle, invocation.debug);
-    let removed = remove(invocation, &bundle);
-    answer(&bundle)?;
-    removed
-}
-
-fn remove(invocation: &Invocation, bundle: &Path) -> Result<()> {
-    let steps = [
-        remove_container(invocation, bundle),
+    for step in [
+        remove_container(invocation, &bundle),
         rootfs::unmount(&bundle.join("rootfs")),
-        remove_socket(bundle),
-    ];
-    let failures = steps.into_iter().filter_map(Result::err);
-    match failures.reduce(|first, next| first.and(&next)) {
-        None => Ok(()),
-        Some(error) => {
-            log::error(&error);
-            Err(error)
+        remove_socket(&bundle),
+    ] {
+        if let Err(error) = step {
+            eprintln!("containerd-shim-rrun-v2: {error}");
         }
     }
+    answer(&bundle)
 }
 
 fn remove_container(invocation: &Invocation, bundle: &Path) -> Result<()> {

@@ -39,6 +39,11 @@ pub(crate) fn open(bundle: &Path, debug: bool) {
     }
 }
 
+/// Whether lines, and standard error, go to the FIFO.
+pub(crate) fn is_open() -> bool {
+    LOG.get().is_some()
+}
+
 /// Something failed.
 pub(crate) fn error(text: impl Display) {
     write("error", text);

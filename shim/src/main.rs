@@ -40,9 +40,11 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The log, too: nobody reads the server's standard error.
-            log::error(&error);
-            eprintln!("containerd-shim-rrun-v2: {error}");
+            if log::is_open() {
+                log::error(&error);
+            } else {
+                eprintln!("containerd-shim-rrun-v2: {error}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
-use protobuf::{CodedInputStream, Message};
+use protobuf::{CodedInputStream, Message, UnknownValueRef};
 use rrun::error::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -210,6 +210,8 @@ fn from_runc(any: &Any) -> Result<Words> {
     let given = oci::Options::parse_from_bytes(&any.value);
     let given = given.map_err(|error| unreadable(any, &error))?;
     Ok(Words {
+        // First: what follows takes the fields out.
+        criu_path: criu_path(&given)?,
         binary_name: given.binary_name,
         root: given.root,
         systemd_cgroup: given.systemd_cgroup,
@@ -218,9 +220,20 @@ fn from_runc(any: &Any) -> Result<Words> {
         io_uid: given.io_uid,
         io_gid: given.io_gid,
         shim_cgroup: given.shim_cgroup,
-        criu_path: String::new(),
         criu_image_path: given.criu_image_path,
         criu_work_path: given.criu_work_path,
+    })
+}
+
+/// Field 8, which containerd 1.x has and the newer definitions lack.
+fn criu_path(given: &oci::Options) -> Result<String> {
+    let Some(UnknownValueRef::LengthDelimited(path)) = given.special_fields.unknown_fields().get(8)
+    else {
+        return Ok(String::new());
+    };
+    String::from_utf8(path.to_vec()).map_err(|_| {
+        let text = "runtime options: criu_path is not UTF-8";
+        Error::new(Kind::InvalidConfig, text)
     })
 }
 
@@ -312,7 +325,10 @@ mod tests {
 
     /// As containerd 1.7 encodes them.
     fn toml(body: &str) -> Any {
-        let mut value = vec![0x0a, 1, b't', 0x1a, u8::try_from(body.len()).unwrap()];
+        let mut value = vec![0x0a, 1, b't', 0x1a];
+        // The length as a varint of two bytes.
+        let length = u16::try_from(body.len()).unwrap();
+        value.extend([(length & 0x7f | 0x80) as u8, (length >> 7) as u8]);
         value.extend(body.as_bytes());
         any("runtimeoptions.v1.Options", value)
     }
@@ -328,9 +344,12 @@ mod tests {
             shim_cgroup: "/s".to_owned(),
             ..oci::Options::default()
         };
-        let runc = any("containerd.runc.v1.Options", runc.write_to_bytes().unwrap());
+        let mut runc = runc.write_to_bytes().unwrap();
+        runc.extend([0x42, 5]);
+        runc.extend(b"/criu");
+        let runc = any("containerd.runc.v1.Options", runc);
         let toml = toml(
-            "BinaryName = \"/opt/r\"\nRoot = \"/run/x\"\nSystemdCgroup = true\nNoPivotRoot = true\nIoUid = 7\nShimCgroup = \"/s\"\nNew = 1\n",
+            "BinaryName = \"/opt/r\"\nRoot = \"/run/x\"\nSystemdCgroup = true\nNoPivotRoot = true\nIoUid = 7\nShimCgroup = \"/s\"\nCriuPath = \"/criu\"\nNew = 1\n",
         );
         let wanted = Options {
             binary: PathBuf::from("/opt/r"),
@@ -339,6 +358,7 @@ mod tests {
             no_pivot_root: true,
             io_uid: 7,
             shim_cgroup: "/s".to_owned(),
+            criu_path: "/criu".to_owned(),
             ..Options::default()
         };
         assert_eq!(Options::parse(Some(&runc), "ns").as_ref(), Ok(&wanted));

@@ -70,12 +70,14 @@ async fn run(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
         () = pod.finished() => {}
         stopped = until_stopped(&pod) => stopped?,
     }
+    // Before it stops to answer: a `start` finds it, or makes a new one.
+    let removed = socket::remove(&invocation.socket);
     // The answer to `Shutdown` goes out first.
     let _late = tokio::time::timeout(Duration::from_millis(100), server.shutdown()).await;
     if !events.flush(LAST_EVENTS).await {
         log::error(format_args!("{} events are lost", events.waiting()));
     }
-    socket::remove(&invocation.socket)
+    removed
 }
 
 /// Waits for a signal that ends the shim; SIGUSR1 has it print its state.

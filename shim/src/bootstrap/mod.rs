@@ -5,10 +5,11 @@
 //!    form depends on its version ([`request`]).
 //! 2. The pod's name decides the address, so every container of a pod finds the
 //!    same one ([`socket`]).
-//! 3. Whoever binds it first starts the server, which inherits the listening
+//! 3. The address is written into the bundle, where containerd 1.x looks for it
+//!    after a restart: before there is a server, so that none is ever unknown.
+//! 4. Whoever binds it first starts the server, which inherits the listening
 //!    socket as descriptor 3: a client that connects early waits in its queue.
-//! 4. The address is written into the bundle, where containerd 1.x looks for it
-//!    after a restart, and answered in the form that this containerd reads.
+//! 5. The address is answered in the form that this containerd reads.
 //!
 //! containerd takes standard output and standard error for one answer: nothing
 //! is written on success but that.
@@ -48,19 +49,23 @@ pub(crate) fn start(invocation: &Invocation) -> Result<()> {
         .read_to_end(&mut input)
         .map_err(|error| Error::new(Kind::System, format!("read standard input: {error}")))?;
     let request = Request::parse(&input, invocation)?;
+    let options = Options::parse(request.options(), &invocation.namespace)?;
     let group = group::of(&bundle, &invocation.id)?;
     let address = socket::address(request.socket_dir(), invocation, &group);
-    if let Some(listener) = socket::listen(&address)? {
-        let options = Options::parse(request.options(), &invocation.namespace)?;
-        let started = spawn(invocation, &request, &address, &listener, &options);
+    let listener = socket::listen(&address)?;
+    let written = write_address(&bundle, &address);
+    if let Some(listener) = listener {
+        let started =
+            written.and_then(|()| spawn(invocation, &request, &address, &listener, &options));
         if let Err(error) = started {
             return Err(match socket::remove(&address) {
                 Ok(()) => error,
                 Err(left) => error.and(&left),
             });
         }
+    } else {
+        written?;
     }
-    write_address(&bundle, &address)?;
     let answer = request.answer(&address, std::env::var_os("MAX_SHIM_VERSION").is_some());
     std::io::stdout()
         .write_all(&answer)

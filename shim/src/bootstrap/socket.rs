@@ -4,7 +4,7 @@
 //! mode 0600 in a folder of mode 0700, and who connects is asked for the uid
 //! besides.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
 use futures_core::Stream;
+use nix::fcntl::{Flock, FlockArg};
 use rrun::error::{Error, Kind, Result};
 use sha2::{Digest as _, Sha256};
 use ttrpc::asynchronous::transport::Listener;
@@ -25,19 +26,12 @@ use crate::log;
 /// most 107 bytes, so it is short.
 const FOLDER: &str = "/run/containerd/s";
 
-/// The address of a group's server: the same for every container of it.
+/// The address of a group's server: the same for every container of it, also
+/// when containerd's log level has changed in between.
 pub(super) fn address(folder: &str, invocation: &Invocation, group: &str) -> String {
     let folder = if folder.is_empty() { FOLDER } else { folder };
     let mut hash = Sha256::new();
-    let debug = if invocation.debug { "/debug" } else { "" };
-    for part in [
-        &invocation.address,
-        "/",
-        &invocation.namespace,
-        "/",
-        group,
-        debug,
-    ] {
+    for part in [&invocation.address, "/", &invocation.namespace, "/", group] {
         hash.update(part);
     }
     let name: String = hash
@@ -57,7 +51,13 @@ pub(super) fn listen(address: &str) -> Result<Option<OwnedFd>> {
     let path = path(address);
     let failed =
         |error: io::Error| Error::new(Kind::System, format!("listen on {path:?}: {error}"));
-    check_folder(path.parent().unwrap_or(Path::new("/")))?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    check_folder(folder)?;
+    // Held until the socket listens: else another `start` would take it for what
+    // a killed server has left.
+    let folder = File::open(folder).map_err(failed)?;
+    let _lock =
+        Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
     let before = rrun_sys::file::set_umask(0o177);
     let bound = bind(path);
     let _ours = rrun_sys::file::set_umask(before);
@@ -66,21 +66,18 @@ pub(super) fn listen(address: &str) -> Result<Option<OwnedFd>> {
 }
 
 fn bind(path: &Path) -> io::Result<Option<UnixListener>> {
-    // Twice: somebody else may have replaced what was left.
-    for _ in 0..2 {
-        match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            bound => return bound.map(Some),
-        }
-        match UnixStream::connect(path) {
-            Ok(_) => return Ok(None),
-            Err(_) => match fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            },
-        }
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+        bound => return bound.map(Some),
     }
-    UnixListener::bind(path).map(Some)
+    if UnixStream::connect(path).is_ok() {
+        return Ok(None);
+    }
+    match fs::remove_file(path) {
+        // A server that ends removes its socket.
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => UnixListener::bind(path).map(Some),
+    }
 }
 
 /// Makes the folder, or sees that nobody else can write in it.
@@ -188,6 +185,11 @@ mod tests {
             "unix:///run/containerd/s/38138e4874f26e8ce76444b36581ce66ea8351d93519073ce147ed85aaa71da7"
         );
         assert!(one.len() - "unix://".len() <= 106);
+        let debug = Invocation {
+            debug: true,
+            ..invocation("/run/c.sock", "k8s.io")
+        };
+        assert_eq!(address("", &debug, "pod"), one);
         for other in [
             address("", &invocation("/run/d.sock", "k8s.io"), "pod"),
             address("", &invocation("/run/c.sock", "moby"), "pod"),
