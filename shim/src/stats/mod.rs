@@ -11,11 +11,14 @@ mod files;
 mod v1;
 mod v2;
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use nix::errno::Errno;
 use rrun::cgroup::hierarchy::Hierarchies;
 use rrun::error::{Context, Error, Kind, Result};
 use rrun_sys as sys;
@@ -97,10 +100,26 @@ impl Cgroups {
         v1.or_else(|| self.v2.as_deref().map(Memory::V2))
     }
 
-    /// All of its directories.
-    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
-        let v1 = self.v1.iter().map(|(_, directory)| directory.as_path());
-        v1.chain(self.v2.as_deref())
+    /// Removes what a runtime has left of them: directories without processes,
+    /// once the runtime has deleted the container. A process that is dead
+    /// keeps its cgroup busy for a moment, so there are several attempts.
+    ///
+    /// # Errors
+    /// One of them is still busy after a second.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let v1 = self.v1.iter().map(|(_, directory)| directory);
+        let mut left: Vec<&PathBuf> = v1.chain(&self.v2).collect();
+        for _ in 0..ATTEMPTS {
+            left.retain(|directory| remove_tree(directory).is_err());
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        // The first says what the matter is.
+        left.first()
+            .map_or(Ok(()), |directory| remove_tree(directory))
+            .context(|| "remove the cgroups that the runtime has left")
     }
 
     /// The directory of a v1 controller.
@@ -118,6 +137,39 @@ impl Cgroups {
             .iter()
             .any(|(names, _)| names.iter().any(|name| !name.contains('=')))
     }
+}
+
+/// How often, and how long apart, a cgroup is tried to be removed.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Removes a cgroup, those below it first.
+fn remove_tree(directory: &Path) -> sys::Result<()> {
+    let gone = |error: &sys::Error| matches!(error.errno(), Errno::ENOENT | Errno::ENODEV);
+    let entries = match directory_entries(directory) {
+        Err(error) if gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for below in entries {
+        remove_tree(&below)?;
+    }
+    let removed = sys::call(std::fs::remove_dir(directory), || {
+        format!("rmdir({directory:?})")
+    });
+    match removed {
+        Err(error) if gone(&error) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The cgroups in a cgroup.
+fn directory_entries(directory: &Path) -> sys::Result<Vec<PathBuf>> {
+    let open = sys::directory::open(directory)?;
+    let entries = sys::directory::entries(open.as_fd())?;
+    let cgroups = entries
+        .into_iter()
+        .filter(|(_, is_directory)| *is_directory);
+    Ok(cgroups.map(|(name, _)| directory.join(name)).collect())
 }
 
 /// The hierarchies of this host, which stay what they are while the shim runs.
