@@ -140,3 +140,64 @@ pub(super) fn locked(found: FsFlags) -> MsFlags {
     .map(|(_, flag)| flag)
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_sorted() {
+        for (words, expected) in [
+            ("", "flags= data="),
+            ("ro", "flags=RDONLY data="),
+            ("ro,rw", "flags= data="),
+            ("rw,ro", "flags=RDONLY data="),
+            ("rbind,ro", "flags=BIND|REC|RDONLY data="),
+            ("nosuid,nodev,noexec,suid", "flags=NODEV|NOEXEC data="),
+            ("defaults,noatime", "flags=NOATIME data="),
+            ("bind,rslave", "flags=BIND propagation=REC|SLAVE data="),
+            ("shared,private", "flags= propagation=PRIVATE data="),
+            (
+                "index=off,lowerdir=/a:/b,userxattr",
+                "flags= data=index=off lowerdir=/a:/b userxattr",
+            ),
+            ("loop", "flags= loop data="),
+            ("loop,ro,direct-io", "flags=RDONLY loop-ro-direct data="),
+            ("direct-io", "flags= data=direct-io"),
+            ("uidmap=0:1:2", "flags= data="),
+            ("uidmap=0:1:2,gidmap=0:1:2", "flags= idmap data="),
+        ] {
+            let list: Vec<String> = words
+                .split(',')
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(show(&Options::parse(&list).unwrap()), expected, "{words}");
+        }
+    }
+
+    fn show(options: &Options) -> String {
+        let names = |flags: MsFlags| {
+            let names = flags
+                .iter_names()
+                .map(|(name, _)| name.trim_start_matches("MS_"));
+            let mut names: Vec<&str> = names.collect();
+            // By name, but what a bind is comes first.
+            names.sort_by_key(|name| !matches!(*name, "BIND" | "REC"));
+            names.join("|")
+        };
+        let mut text = format!("flags={}", names(options.flags));
+        if let Some(propagation) = options.propagation {
+            text += &format!(" propagation={}", names(propagation));
+        }
+        if let Some(wanted) = options.loop_device {
+            text += " loop";
+            text += if wanted.read_only { "-ro" } else { "" };
+            text += if wanted.direct_io { "-direct" } else { "" };
+        }
+        if options.id_map.is_some() {
+            text += " idmap";
+        }
+        format!("{text} data={}", options.data.join(" "))
+    }
+}

@@ -101,3 +101,68 @@ fn huge_page_size(kilobytes: u64) -> String {
         _ => format!("{kilobytes}KB"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read() {
+        for (text, expected) in [
+            ("0\n", 0),
+            (" 42", 42),
+            ("max\n", u64::MAX),
+            ("18446744073709551615", u64::MAX),
+            ("-1", 0),
+            ("", 0),
+        ] {
+            assert_eq!(number(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_devices_are_read() {
+        for (line, expected) in [
+            ("8:0 Read 4096", Some((8, 0, "Read 4096"))),
+            ("253:17 rbytes=1", Some((253, 17, "rbytes=1"))),
+            // io.stat of a device without counters.
+            ("8:0 ", Some((8, 0, ""))),
+            ("8:0", None),
+            ("Total 4096", None),
+            ("", None),
+        ] {
+            assert_eq!(device(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_rdma_are_read() {
+        for (line, expected) in [
+            (
+                "mlx4_0 hca_handle=2 hca_object=2000",
+                Some(("mlx4_0", 2, 2000)),
+            ),
+            (
+                "ocrdma1 hca_handle=3 hca_object=max",
+                Some(("ocrdma1", 3, u32::MAX)),
+            ),
+            ("mlx4_0 hca_object=1", Some(("mlx4_0", 0, 1))),
+            ("mlx4_0", None),
+        ] {
+            assert_eq!(rdma(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_have_the_controllers_names() {
+        for (kilobytes, expected) in [
+            (64, "64KB"),
+            (2048, "2MB"),
+            (32_768, "32MB"),
+            (1_048_576, "1GB"),
+            (16_777_216, "16GB"),
+        ] {
+            assert_eq!(huge_page_size(kilobytes), expected, "{kilobytes}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use nix::errno::Errno;
-use rrun::cgroup::hierarchy::Hierarchies;
+use rrun::cgroup::hierarchy::{Hierarchies, Hierarchy};
 use rrun::error::{Context, Error, Kind, Result};
 use rrun_sys as sys;
 
@@ -49,26 +49,34 @@ pub(crate) enum Memory<'a> {
 }
 
 impl Cgroups {
-    /// The cgroups in which the process `pid` is now.
+    /// The cgroups in which the process `pid` is now. One in which the shim is,
+    /// too, is not the container's: its runtime has made none in that
+    /// hierarchy.
     ///
     /// # Errors
     /// There is no such process, or `/proc` can't be read.
     pub(crate) fn of(pid: i32) -> Result<Self> {
-        let path = format!("/proc/{pid}/cgroup");
-        let membership = sys::call(std::fs::read_to_string(&path), || format!("read({path:?})"))
-            .context(|| format!("find the cgroups of process {pid}"))?;
-        Ok(Self::in_hierarchies(hierarchies()?, &membership))
+        let read = |process: &str| {
+            let path = format!("/proc/{process}/cgroup");
+            sys::call(std::fs::read_to_string(&path), || format!("read({path:?})"))
+                .context(|| format!("find the cgroups of process {pid}"))
+        };
+        let (its, ours) = (read(&pid.to_string())?, read("self")?);
+        Ok(Self::in_hierarchies(hierarchies()?, &its, &ours))
     }
 
-    fn in_hierarchies(hierarchies: &Hierarchies, membership: &str) -> Self {
-        let v1 = hierarchies.v1.iter().filter_map(|hierarchy| {
-            let directory = hierarchy.directory(membership)?;
-            Some((hierarchy.controllers.clone(), directory))
-        });
-        let v2 = hierarchies.v2.as_ref();
+    /// The cgroups of a process by the texts of /proc/PID/cgroup, its and ours.
+    fn in_hierarchies(hierarchies: &Hierarchies, its: &str, ours: &str) -> Self {
+        let own = |hierarchy: &Hierarchy| {
+            let directory = hierarchy.directory(its)?;
+            (Some(&directory) != hierarchy.directory(ours).as_ref()).then_some(directory)
+        };
+        let v1 = hierarchies.v1.iter();
         Self {
-            v1: v1.collect(),
-            v2: v2.and_then(|hierarchy| hierarchy.directory(membership)),
+            v1: v1
+                .filter_map(|hierarchy| Some((hierarchy.controllers.clone(), own(hierarchy)?)))
+                .collect(),
+            v2: hierarchies.v2.as_ref().and_then(own),
         }
     }
 
@@ -186,4 +194,46 @@ fn encode(metrics: &impl Message) -> Result<Vec<u8>> {
     metrics
         .write_to_bytes()
         .map_err(|error| Error::new(Kind::System, format!("encode metrics: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_cgroups_are_found_by_its_process() {
+        const MOUNTS: &str = "1 0 8:1 / / rw - ext4 /dev/sda rw\n\
+            2 1 0:5 / /c/memory rw - cgroup cgroup rw,memory\n\
+            3 1 0:6 / /c/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+            4 1 0:7 /part /c/unified rw - cgroup2 cgroup2 rw\n";
+        for (name, its, ours, expected) in [
+            (
+                "its own in each hierarchy",
+                "3:memory:/k/a\n2:cpu,cpuacct:/k/a\n0::/part/k/a\n",
+                "3:memory:/\n2:cpu,cpuacct:/\n0::/\n",
+                "memory@/c/memory/k/a cpu,cpuacct@/c/cpu/k/a v2@/c/unified/k/a",
+            ),
+            (
+                "one that is the shim's too",
+                "3:memory:/k/a\n2:cpu,cpuacct:/shim\n0::/part/shim\n",
+                "3:memory:/shim\n2:cpu,cpuacct:/shim\n0::/part/shim\n",
+                "memory@/c/memory/k/a",
+            ),
+            (
+                "the top of a hierarchy, and one outside of what is mounted",
+                "3:memory:/k/a\n2:cpu,cpuacct:/\n0::/elsewhere/a\n",
+                "3:memory:/shim\n2:cpu,cpuacct:/shim\n0::/part/shim\n",
+                "memory@/c/memory/k/a",
+            ),
+            ("nowhere", "0::/\n", "0::/\n", ""),
+        ] {
+            let found = Cgroups::in_hierarchies(&Hierarchies::parse(MOUNTS, ""), its, ours);
+            let v1 = found.v1.iter();
+            let mut text: Vec<String> = v1
+                .map(|(names, path)| format!("{}@{}", names.join(","), path.display()))
+                .collect();
+            text.extend(found.v2.iter().map(|path| format!("v2@{}", path.display())));
+            assert_eq!(text.join(" "), expected, "{name}");
+        }
+    }
 }
