@@ -305,3 +305,6 @@ async fn publish_by(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

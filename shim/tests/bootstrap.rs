@@ -16,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -361,21 +362,45 @@ fn of_many_at_once_one_brings_up_the_server() {
             pod.started();
             end(pod.server(), Signal::SIGKILL);
         }
-        let children: Vec<_> = (0..8)
-            .map(|_| {
-                let mut child = pod.shim(&["start"]).spawn().unwrap();
+        let containers: Vec<_> = (0..8).map(|_| Bundle::of_pod(&pod.id)).collect();
+        let children: Vec<_> = containers
+            .iter()
+            .map(|container| {
+                let mut child = container.shim(&["start"]).spawn().unwrap();
                 child.stdin.take().unwrap().write_all(&options()).unwrap();
                 child
             })
             .collect();
-        let mut addresses: Vec<_> = children
+        let mut answers: Vec<_> = children
             .into_iter()
-            .map(|child| child.wait_with_output().unwrap().stdout)
+            .map(|child| child.wait_with_output().unwrap())
+            .map(|output| (output.stdout, output.stderr))
             .collect();
-        addresses.dedup();
-        assert_eq!(addresses.len(), 1, "stale: {stale}");
-        pod.server();
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "stale: {stale}");
+        let servers: Vec<_> = containers.iter().flat_map(Bundle::servers).collect();
+        assert_eq!(servers.len(), 1, "stale: {stale}");
     }
+}
+
+#[test]
+fn a_start_waits_for_another_one_that_binds() {
+    let bundle = Bundle::new();
+    let folder = bundle.folder.join("sockets");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let opened = fs::File::open(&folder).unwrap();
+    let lock = Flock::lock(opened, FlockArg::LockExclusive).unwrap();
+    let mut start = bundle.shim(&["start"]).spawn().unwrap();
+    let mut input = start.stdin.take().unwrap();
+    input.write_all(&params(&bundle, &folder)).unwrap();
+    drop(input);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(start.try_wait().unwrap().is_none());
+    assert_eq!(bundle.servers(), []);
+    drop(lock);
+    assert!(start.wait().unwrap().success());
+    bundle.server();
 }
 
 #[test]
