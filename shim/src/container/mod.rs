@@ -261,6 +261,7 @@ impl Container {
     async fn remove(&self) -> Result<()> {
         if self.init.pid() != 0 {
             self.runtime.delete(false).await?;
+            self.remove_cgroups().await;
         }
         let execs = std::mem::take(&mut *self.execs());
         for exec in execs.into_values() {
@@ -268,6 +269,17 @@ impl Container {
             exec.forgotten();
         }
         rootfs::unmount(&self.bundle.join("rootfs"))
+    }
+
+    /// Removes what a runtime may have left of the cgroups. What can't be
+    /// removed is no reason to keep the container.
+    async fn remove_cgroups(&self) {
+        let cgroups = self.cgroups().clone();
+        if let Some(cgroups) = cgroups
+            && let Err(error) = cgroups.remove().await
+        {
+            log::warn(error.within(format!("container {:?}", self.id)));
+        }
     }
 
     /// Waits for the end of the first process and tells of it.
