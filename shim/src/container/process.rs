@@ -107,6 +107,9 @@ impl Process {
         if now.state != State::Deleted {
             now.state = State::Stopped(exit);
         }
+        if let Some(io) = &now.io {
+            io.process_ended();
+        }
         drop(now);
         self.exit.send_replace(Some(exit));
     }

@@ -10,7 +10,9 @@
 //!    task a stream ([`output`], [`input`]). An idle stream costs its descriptors
 //!    and a sleeping task; it owns no buffer.
 //! 4. Each copier ends by itself: an output when every process that could write
-//!    it is gone and all is written, the input when the client has closed it and
+//!    it is gone and all is written (of a terminal: once
+//!    [`Stdio::process_ended`] was called, since systemd and others close their
+//!    terminal and open it again), the input when the client has closed it and
 //!    [`Stdio::close_stdin`] was called. It then closes its side, so that the
 //!    client sees the end.
 //! 5. [`Stdio::drain`] waits for the outputs, up to a deadline: a process in the
@@ -154,8 +156,11 @@ pub(crate) struct Stdio {
     prepared: Prepared,
     /// The writing end of the stdin FIFO: while it is open, a client that goes
     /// away is not the end.
-    stdin: Mutex<Option<OwnedFd>>,
+    stdin: Shared<OwnedFd>,
     master: Option<Stream>,
+    /// The other side of the terminal: while it is open, a process that closes
+    /// the terminal is not the end. Let go by [`process_ended`](Stdio::process_ended).
+    other_side: Shared<OwnedFd>,
     /// A size that was asked for before there was a terminal.
     size: Mutex<Option<Size>>,
     running: Arc<Running>,
@@ -174,6 +179,9 @@ struct Prepared {
     /// Name, the pipe unless there is a terminal, and where it goes.
     outputs: Vec<(&'static str, Option<OwnedFd>, Sink)>,
 }
+
+/// Something that is there until somebody takes it away.
+type Shared<T> = Arc<Mutex<Option<T>>>;
 
 /// How many outputs are being copied.
 #[derive(Debug, Default)]
@@ -201,8 +209,9 @@ impl Stdio {
         Self {
             whose,
             prepared: Prepared::default(),
-            stdin: Mutex::default(),
+            stdin: Shared::default(),
             master: None,
+            other_side: Shared::default(),
             size: Mutex::default(),
             running: Arc::default(),
             copiers: Vec::new(),
@@ -306,6 +315,9 @@ impl Stdio {
             if let Some(size) = lock(&self.size).take() {
                 terminal::set_size(master.as_fd(), size)?;
             }
+            // Until Linux 4.13 it can't be had; then a terminal that is closed has
+            // ended.
+            *lock(&self.other_side) = terminal::open_peer(master.as_fd()).ok();
             self.master = Some(watch(master, Interest::READABLE | Interest::WRITABLE)?);
         }
         for (name, source, sink) in prepared.outputs {
@@ -344,7 +356,14 @@ impl Stdio {
         let source = watch(fifo, Interest::READABLE)?;
         let copier = match (pipe, &self.master) {
             (Some(pipe), _) => tokio::spawn(input::copy(source, watch(pipe, Interest::WRITABLE)?)),
-            (None, Some(master)) => tokio::spawn(input::copy_to_terminal(source, master.clone())),
+            (None, Some(master)) => {
+                let copied = input::copy_to_terminal(source, master.clone());
+                let other_side = self.other_side.clone();
+                tokio::spawn(async move {
+                    copied.await;
+                    drop(lock(&other_side).take());
+                })
+            }
             (None, None) => return Ok(()),
         };
         self.copiers.push(copier);
@@ -371,9 +390,16 @@ impl Stdio {
         drop(lock(&self.stdin).take());
     }
 
+    /// Says that the process has ended, for which the terminal was made: it ends
+    /// as soon as no other process has it open.
+    pub(crate) fn process_ended(&self) {
+        drop(lock(&self.other_side).take());
+    }
+
     /// Waits until every output has come to its end and is written, for `within`
-    /// at most.
+    /// at most. The process has ended.
     pub(crate) async fn drain(&self, within: Duration) {
+        self.process_ended();
         let all_ended = async {
             loop {
                 let ended = self.running.ended.notified();

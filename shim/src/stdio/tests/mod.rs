@@ -224,8 +224,9 @@ fn a_terminal_is_taken_sized_and_copied_both_ways() {
         stdio.connect().await.unwrap();
         assert!(!socket.parent().unwrap().exists());
         std::fs::write(&request.stdin, "hello\n").unwrap();
-        let text = String::from_utf8(read_to_end(&out).await).unwrap();
-        assert!(child.wait().unwrap().success());
+        let ended = ends_with(&mut child, &stdio);
+        let (bytes, ()) = tokio::join!(read_to_end(&out), ended);
+        let text = String::from_utf8(bytes).unwrap();
         assert!(
             text.starts_with("7 77\r\n") || text.contains("\r\n7 77\r\n"),
             "{text:?}"
@@ -293,10 +294,40 @@ fn a_raw_terminal_is_carried_byte_by_byte() {
             .unwrap();
         let mut child = send_terminal(&socket, "stty raw; seq 1000000");
         stdio.connect().await.unwrap();
-        stop_and_go(reader).await;
-        assert!(child.wait().unwrap().success());
+        tokio::join!(stop_and_go(reader), ends_with(&mut child, &stdio));
         stdio.close().await;
         assert_eq!(logged(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_terminal_that_is_closed_and_opened_again_goes_on() {
+    on_runtime(async {
+        let folder = Folder::new();
+        let request = Request {
+            terminal: true,
+            ..folder.stdout(folder.fifo("out"))
+        };
+        let out = open_reader(&request.stdout);
+        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
+            .await
+            .unwrap();
+        let Ends::Console { socket } = ends else {
+            panic!("no socket")
+        };
+        stdio
+            .resize(Size {
+                rows: 1,
+                columns: 1,
+            })
+            .unwrap();
+        let script = "t=$(tty); echo one; exec <&- >&- 2>&-; sleep 0.4; echo two >$t";
+        let mut child = send_terminal(&socket, script);
+        stdio.connect().await.unwrap();
+        let ended = ends_with(&mut child, &stdio);
+        let (bytes, ()) = tokio::join!(read_to_end(&out), ended);
+        assert_eq!(bytes, b"one\r\ntwo\r\n");
+        stdio.close().await;
     });
 }
 
@@ -674,6 +705,15 @@ async fn stop_and_go(mut reader: std::process::Child) {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
+}
+
+/// Waits for the end of `child` and tells of it, as the service does.
+async fn ends_with(child: &mut std::process::Child, stdio: &super::Stdio) {
+    while child.try_wait().unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(child.wait().unwrap().success());
+    stdio.process_ended();
 }
 
 /// Does the runtime's part: makes a terminal, sends its master, runs a shell.
