@@ -191,8 +191,13 @@ fn many_layers(place: &Place) {
         .collect();
     place.mount(&[place.overlay(&layers)]);
     assert!((0..200).all(|n| place.has(&n.to_string())));
-    // Whoever looks at the mount sees the layers by their names.
-    assert!(place.line().contains(&layers[199]), "{}", place.line());
+    // Whoever looks at the mount sees the layers by their names, whole or
+    // (until Linux 6.7) relative.
+    let line = place.line();
+    assert!(
+        line.contains(&layers[199]) || line.contains(":198:199,"),
+        "{line}"
+    );
 }
 
 fn long_names(place: &Place) {
@@ -209,9 +214,10 @@ fn long_names(place: &Place) {
 }
 
 fn failed_fallback(place: &Place) {
+    // Too long even relative to the folder in common.
     let folder = "n".repeat(250);
     let mut layers: Vec<String> = (0..40)
-        .map(|n| place.layer(&format!("{folder}/{n}")))
+        .map(|n| place.layer(&format!("{n}/{folder}/x")))
         .collect();
     // Fails after the directory was changed: an option of no kernel.
     let mut mount = place.overlay(&layers);
@@ -291,7 +297,10 @@ fn tmpfs(place: &Place) {
     )]);
     let line = place.line();
     assert!(line.contains(" rw,nosuid,"), "{line}");
-    assert!(line.ends_with("rw,size=64k,mode=711"), "{line}");
+    assert!(
+        line.contains(" - tmpfs tmpfs rw,size=64k,mode=711"),
+        "{line}"
+    );
 }
 
 fn targets(place: &Place) {
@@ -333,7 +342,7 @@ fn undone(place: &Place) {
     rootfs::mount(&wanted, &place.target).unwrap_err();
     // What others had mounted there stays.
     assert!(
-        place.line().ends_with(" - tmpfs before rw"),
+        place.line().contains(" - tmpfs before rw"),
         "{}",
         place.line()
     );

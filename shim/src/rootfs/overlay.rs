@@ -2,10 +2,11 @@
 //! when they don't or when the layers have to be idmapped first.
 //!
 //! An image of 100 layers has a `lowerdir=` of more than a page. Since Linux
-//! 6.7 each layer is a parameter of its own (`lowerdir+`), and /proc/mounts
-//! shows the layers by name. Before, the layers are opened and named by their
-//! descriptors, relative to /proc/self/fd: that is at most 4 bytes for each,
-//! and fits the 500 layers that the kernel allows.
+//! 6.7 each layer is a parameter of its own (`lowerdir+`). Before, they are
+//! named relative to the folder that they have in common, as the working
+//! directory; and if that is too long still, the layers are opened and named
+//! by their descriptors, relative to /proc/self/fd: at most 4 bytes for each,
+//! which fits the 500 layers that the kernel allows.
 //!
 //! Idmapped layers are copies of mounts, and overlayfs takes a layer only from
 //! a mount that is attached somewhere (until Linux 6.15). They are stacked on
@@ -50,7 +51,7 @@ pub(super) fn mount(source: &str, options: &Options, target: &Path) -> Result<()
     match overlay.by_parameters() {
         // Until Linux 6.7, or 5.2, or with an option of more than 255 bytes.
         Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOSYS)) => {
-            overlay.by_descriptors()
+            overlay.by_short_names()
         }
         mounted => mounted,
     }
@@ -100,13 +101,18 @@ impl Overlay<'_> {
         Ok(kernel::attach(overlay.as_fd(), target.as_fd())?)
     }
 
-    /// The layers by the names of their descriptors.
-    fn by_descriptors(&self) -> Result<()> {
-        let opened = self.layers().map(|layer| {
+    /// Names that are relative to a folder.
+    fn by_short_names(&self) -> Result<()> {
+        let layers: Vec<&str> = self.layers().collect();
+        let (folder, names) = below_common_folder(&layers);
+        let data = self.data(names);
+        if data.len() <= MOST {
+            return self.inside(Path::new(folder), &data);
+        }
+        let opened = layers.iter().map(|layer| {
             sys::directory::open(Path::new(layer)).context(|| "open a layer of the overlay")
         });
-        let layers = opened.collect::<Result<Vec<_>>>()?;
-        self.of(&layers)
+        self.of(&opened.collect::<Result<Vec<_>>>()?)
     }
 
     fn of_idmapped_layers(&self, map: &IdMap) -> Result<()> {
@@ -139,19 +145,32 @@ impl Overlay<'_> {
 
     /// Mounts with the opened `layers` as lower directories.
     fn of(&self, layers: &[OwnedFd]) -> Result<()> {
-        let names: Vec<String> = layers
-            .iter()
-            .map(|layer| layer.as_raw_fd().to_string())
-            .collect();
-        let lower = format!("{LOWER}{}", names.join(":"));
-        let others = self.options.data.iter().filter(|word| !is_lower(word));
-        let words: Vec<&str> = others.map(String::as_str).chain([&*lower]).collect();
+        let names = layers.iter().map(|layer| layer.as_raw_fd().to_string());
+        self.inside(Path::new("/proc/self/fd"), &self.data(names))
+    }
+
+    /// Mounts with `folder` as the working directory, which the shim has no
+    /// other use for.
+    fn inside(&self, folder: &Path, data: &str) -> Result<()> {
         let here = sys::directory::open(Path::new("."))?;
-        let descriptors = sys::directory::open(Path::new("/proc/self/fd"))?;
-        change_directory(descriptors.as_fd())?;
-        let mounted = self.by_options(&words.join(","));
+        let folder = sys::directory::open(folder)?;
+        change_directory(folder.as_fd())?;
+        let mounted = self.by_options(data);
         change_directory(here.as_fd())?;
         mounted
+    }
+
+    /// The options, with these lower directories.
+    fn data(&self, lower: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+        let mut data = LOWER.to_owned();
+        for (index, name) in lower.into_iter().enumerate() {
+            if index > 0 {
+                data.push(':');
+            }
+            data.push_str(name.as_ref());
+        }
+        let others = self.options.data.iter().filter(|word| !is_lower(word));
+        others.fold(data, |data, word| data + "," + word)
     }
 
     /// The lower directories, the topmost first.
@@ -160,6 +179,25 @@ impl Overlay<'_> {
         all.filter_map(|word| word.strip_prefix(LOWER))
             .flat_map(|list| list.split(':'))
     }
+}
+
+/// The folder that all of `layers` are in, with a slash at its end, and their
+/// names below it.
+fn below_common_folder<'a>(layers: &[&'a str]) -> (&'a str, Vec<&'a str>) {
+    let first = layers.first().copied().unwrap_or_default();
+    let mut end = layers.iter().fold(first.len(), |end, layer| {
+        let pairs = first.bytes().zip(layer.bytes());
+        end.min(pairs.take_while(|(a, b)| a == b).count())
+    });
+    // Back to a slash, which is no part of a character; of the name of a
+    // layer something must be left.
+    let folder = &first.as_bytes()[..end.min(first.len().saturating_sub(1))];
+    end = folder
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
+    let names = layers.iter().map(|layer| &layer[end..]).collect();
+    (&first[..end], names)
 }
 
 fn is_lower(word: &str) -> bool {
@@ -200,4 +238,25 @@ fn attributes(flags: MsFlags) -> u64 {
         attributes |= NODIRATIME;
     }
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_have_a_folder_in_common() {
+        for (layers, expected) in [
+            (&["/s/12/fs", "/s/13/fs"][..], "/s/ 12/fs 13/fs"),
+            (&["/s/1/fs", "/s/12/fs"], "/s/ 1/fs 12/fs"),
+            (&["/s/a", "/t/b"], "/ s/a t/b"),
+            (&["/s/a"], "/s/ a"),
+            (&["/s/a", "/s/a"], "/s/ a a"),
+            (&["/s/é", "/s/è"], "/s/ é è"),
+            (&["/s/a", "/s/a/b"], "/s/ a a/b"),
+        ] {
+            let (folder, names) = below_common_folder(layers);
+            assert_eq!(format!("{folder} {}", names.join(" ")), expected);
+        }
+    }
 }
