@@ -15,6 +15,11 @@
 #[path = "../src/oom.rs"]
 mod oom;
 #[path = "../src/stats/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "its tables run with the shim's own unit tests"
+)]
 mod stats;
 
 use std::fs;

@@ -11,6 +11,11 @@
 )]
 
 #[path = "../src/rootfs/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "its tables run with the shim's own unit tests"
+)]
 mod rootfs;
 
 use std::fs;
@@ -23,8 +28,11 @@ use containerd_shim_protos::types::mount::Mount;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
+/// A case.
+type Case = fn(&Place);
+
 /// Each case with its name.
-const CASES: &[(&str, fn(&Place))] = &[
+const CASES: &[(&str, Case)] = &[
     ("an overlay is mounted and unmounted", overlay),
     ("an overlay of 200 layers, by parameters", many_layers),
     ("500 layers with names too long for fsconfig", long_names),
