@@ -245,15 +245,16 @@ impl Container {
             self.execs().remove(exec_id);
         }
         let exit = process.forgotten();
-        let event = TaskDelete {
-            container_id: self.id.clone(),
-            id: exec_id.to_owned(),
-            pid: process.pid().cast_unsigned(),
-            exit_status: exit.status,
-            exited_at: exit.timestamp(),
-            ..TaskDelete::default()
-        };
-        self.shared.publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
+        if first {
+            let event = TaskDelete {
+                container_id: self.id.clone(),
+                pid: process.pid().cast_unsigned(),
+                exit_status: exit.status,
+                exited_at: exit.timestamp(),
+                ..TaskDelete::default()
+            };
+            self.shared.publish(topics::TASK_DELETE_EVENT_TOPIC, &event);
+        }
         Ok((process.pid(), exit))
     }
 
@@ -262,6 +263,12 @@ impl Container {
         if self.init.pid() != 0 {
             self.runtime.delete(false).await?;
             self.remove_cgroups().await;
+        }
+        let cgroups = self.cgroups().clone();
+        if let Some(cgroups) = cgroups
+            && let Err(error) = cgroups.remove(&self.id).await
+        {
+            log::warn(error.within(format!("container {:?}", self.id)));
         }
         let execs = std::mem::take(&mut *self.execs());
         for exec in execs.into_values() {

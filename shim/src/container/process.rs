@@ -12,6 +12,7 @@ use rrun_sys::terminal::Size;
 use tokio::sync::{MutexGuard as Turn, watch};
 
 use super::state::{State, Step};
+use crate::log;
 use crate::reaper::Exit;
 use crate::stdio::{Request, Stdio};
 
@@ -39,6 +40,15 @@ struct Now {
     /// 0 before there is one.
     pid: i32,
     io: Option<Stdio>,
+    /// What was asked of the streams of an exec before it had any.
+    asked: Asked,
+}
+
+/// Clients ask as soon as they have added an exec, not when it has started.
+#[derive(Debug, Default)]
+struct Asked {
+    stdin_closed: bool,
+    size: Option<Size>,
 }
 
 impl Process {
@@ -54,6 +64,7 @@ impl Process {
                 state: State::Created,
                 pid: 0,
                 io: None,
+                asked: Asked::default(),
             }),
             exit: watch::Sender::new(None),
         }
@@ -89,9 +100,19 @@ impl Process {
         }
     }
 
-    /// It has a pid and its streams are connected.
+    /// It has a pid and its streams are connected; what was asked of them before
+    /// is done now.
     pub(crate) fn connected(&self, pid: i32, io: Stdio) {
         let mut now = self.now();
+        let asked = std::mem::take(&mut now.asked);
+        if asked.stdin_closed {
+            io.close_stdin();
+        }
+        if let Some(size) = asked.size
+            && let Err(error) = io.resize(size)
+        {
+            log::warn(error);
+        }
         now.pid = pid;
         now.io = Some(io);
     }
@@ -141,17 +162,20 @@ impl Process {
     /// It has none, or it has ended.
     pub(crate) fn resize(&self, size: Size) -> Result<()> {
         self.may(Step::Resize)?;
-        match &self.now().io {
-            Some(io) => io.resize(size),
-            // Before the start there is nothing to resize, which is no error.
-            None => Ok(()),
+        let mut now = self.now();
+        if let Some(io) = &now.io {
+            return io.resize(size);
         }
+        now.asked.size = Some(size);
+        Ok(())
     }
 
     /// Ends its standard input.
     pub(crate) fn close_stdin(&self) {
-        if let Some(io) = &self.now().io {
-            io.close_stdin();
+        let mut now = self.now();
+        match &now.io {
+            Some(io) => io.close_stdin(),
+            None => now.asked.stdin_closed = true,
         }
     }
 

@@ -112,11 +112,18 @@ impl Cgroups {
     /// once the runtime has deleted the container. A process that is dead
     /// keeps its cgroup busy for a moment, so there are several attempts.
     ///
+    /// Only those that are named after the container `id` are its own: a
+    /// container may also have been put into the cgroup of its pod.
+    ///
     /// # Errors
     /// One of them is still busy after a second.
-    pub(crate) async fn remove(&self) -> Result<()> {
+    pub(crate) async fn remove(&self, id: &str) -> Result<()> {
+        let own = |directory: &&PathBuf| {
+            let name = directory.file_name().unwrap_or_default();
+            name.to_string_lossy().contains(id)
+        };
         let v1 = self.v1.iter().map(|(_, directory)| directory);
-        let mut left: Vec<&PathBuf> = v1.chain(&self.v2).collect();
+        let mut left: Vec<&PathBuf> = v1.chain(&self.v2).filter(own).collect();
         for _ in 0..ATTEMPTS {
             left.retain(|directory| remove_tree(directory).is_err());
             if left.is_empty() {
