@@ -264,12 +264,6 @@ impl Container {
             self.runtime.delete(false).await?;
             self.remove_cgroups().await;
         }
-        let cgroups = self.cgroups().clone();
-        if let Some(cgroups) = cgroups
-            && let Err(error) = cgroups.remove(&self.id).await
-        {
-            log::warn(error.within(format!("container {:?}", self.id)));
-        }
         let execs = std::mem::take(&mut *self.execs());
         for exec in execs.into_values() {
             exec.finish_io().await;
@@ -283,7 +277,7 @@ impl Container {
     async fn remove_cgroups(&self) {
         let cgroups = self.cgroups().clone();
         if let Some(cgroups) = cgroups
-            && let Err(error) = cgroups.remove().await
+            && let Err(error) = cgroups.remove(&self.id).await
         {
             log::warn(error.within(format!("container {:?}", self.id)));
         }
