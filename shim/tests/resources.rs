@@ -387,7 +387,7 @@ fn metrics_v2(group: &Group, metrics: &cgroups_v2::metrics::Metrics) {
 fn metrics_of_nothing(group: &mut Group) {
     let cgroups = group.cgroups();
     group.end();
-    runtime().block_on(cgroups.remove()).unwrap();
+    runtime().block_on(cgroups.remove("")).unwrap();
     let any = cgroups.metrics().unwrap();
     let total = match any.type_url.as_str() {
         V1 => parse_v1(&any.value).cpu.usage.total,
@@ -461,7 +461,7 @@ fn end_is_no_oom(group: &mut Group) {
         let cgroups = group.cgroups();
         watch.watch("a", &cgroups);
         group.end();
-        cgroups.remove().await.unwrap();
+        cgroups.remove("").await.unwrap();
         a_while().await;
         watch.finish("a");
         assert!(told.lock().unwrap().is_empty());
@@ -510,7 +510,7 @@ fn left_behind(group: &mut Group) {
             fs::create_dir_all(directory.join("below/deep")).unwrap();
         }
         let started = std::time::Instant::now();
-        let error = cgroups.remove().await.unwrap_err().to_string();
+        let error = cgroups.remove("").await.unwrap_err().to_string();
         assert!(
             error.starts_with("remove the cgroups that the runtime has left: rmdir(\"")
                 && error.ends_with("\"): device or resource busy"),
@@ -518,13 +518,13 @@ fn left_behind(group: &mut Group) {
         );
         assert!(started.elapsed() < Duration::from_secs(5));
         group.end();
-        cgroups.remove().await.unwrap();
+        cgroups.remove("").await.unwrap();
         assert!(
             group
                 .directories
                 .iter()
                 .all(|directory| !directory.exists())
         );
-        cgroups.remove().await.unwrap();
+        cgroups.remove("").await.unwrap();
     });
 }
