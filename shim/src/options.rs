@@ -327,8 +327,8 @@ mod tests {
     fn toml(body: &str) -> Any {
         let mut value = vec![0x0a, 1, b't', 0x1a];
         // The length as a varint of two bytes.
-        let length = u16::try_from(body.len()).unwrap();
-        value.extend([(length & 0x7f | 0x80) as u8, (length >> 7) as u8]);
+        let (high, low) = (body.len() >> 7, body.len() & 0x7f | 0x80);
+        value.extend([low, high].map(|byte| u8::try_from(byte).unwrap()));
         value.extend(body.as_bytes());
         any("runtimeoptions.v1.Options", value)
     }
