@@ -719,6 +719,9 @@ async fn ends_with(child: &mut std::process::Child, stdio: &super::Stdio) {
 /// Does the runtime's part: makes a terminal, sends its master, runs a shell.
 fn send_terminal(socket: &Path, script: &str) -> std::process::Child {
     let pty = nix::pty::openpty(None, None).unwrap();
+    for fd in [&pty.master, &pty.slave] {
+        descriptors::set_close_on_exec(fd.as_fd(), true).unwrap();
+    }
     let stream = descriptors::connect_stream(socket).unwrap();
     descriptors::send(stream.as_fd(), b"/dev/ptmx", Some(pty.master.as_fd())).unwrap();
     let other = || Std::from(pty.slave.try_clone().unwrap());
