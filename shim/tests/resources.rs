@@ -509,8 +509,14 @@ fn left_behind(group: &mut Group) {
         for directory in &group.directories {
             fs::create_dir_all(directory.join("below/deep")).unwrap();
         }
+        // A cgroup of another name is not the container's own.
+        cgroups.remove("other").await.unwrap();
         let started = std::time::Instant::now();
-        let error = cgroups.remove("").await.unwrap_err().to_string();
+        let error = cgroups
+            .remove("shim-resources")
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("remove the cgroups that the runtime has left: rmdir(\"")
                 && error.ends_with("\"): device or resource busy"),
@@ -518,7 +524,9 @@ fn left_behind(group: &mut Group) {
         );
         assert!(started.elapsed() < Duration::from_secs(5));
         group.end();
-        cgroups.remove("").await.unwrap();
+        cgroups.remove("other").await.unwrap();
+        assert!(group.directories.iter().all(|directory| directory.exists()));
+        cgroups.remove("shim-resources").await.unwrap();
         assert!(
             group
                 .directories
