@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use rrun::error::{Error, Kind, Result};
 use rrun_sys::descriptors::{self, CloseRange};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rrun_sys::signal::{self, IgnoredPipe};
+use tokio::signal::unix::{Signal, SignalKind, signal as stream};
 use ttrpc::asynchronous::Server;
 
 use crate::bootstrap::{LISTENER, socket, working_directory};
@@ -35,6 +36,10 @@ pub(crate) fn serve(invocation: &Invocation) -> Result<()> {
         let text = "descriptor 3 is no listening socket: containerd runs this program by `start`";
         return Err(Error::new(Kind::Usage, text));
     }
+    // Signals that whoever started us ignores would be ignored in containers,
+    // too; posix_spawn(3) of glibc leaves one of its own that way.
+    signal::reset_all()?;
+    let _pipe = IgnoredPipe::new()?;
     // What else containerd left open is nobody's here.
     descriptors::close_range(LISTENER + 1, i32::MAX, CloseRange::Close)?;
     let listener = descriptors::standard(LISTENER).try_clone_to_owned();
@@ -97,5 +102,5 @@ async fn until_stopped(pod: &Pod) -> Result<()> {
 }
 
 fn catch(kind: SignalKind) -> Result<Signal> {
-    signal(kind).map_err(|error| Error::new(Kind::System, format!("catch a signal: {error}")))
+    stream(kind).map_err(|error| Error::new(Kind::System, format!("catch a signal: {error}")))
 }

@@ -245,6 +245,7 @@ impl Container {
             self.execs().remove(exec_id);
         }
         let exit = process.forgotten();
+        // As with the Go shim, of a deleted exec nobody is told.
         if first {
             let event = TaskDelete {
                 container_id: self.id.clone(),
