@@ -245,9 +245,14 @@ impl Watch {
 }
 
 impl Counter {
-    /// Nothing without such a line.
+    /// Nothing without such a file. One that can't be read now (for want of
+    /// descriptors) may be later, and a new cgroup has had no OOM.
     fn new(file: PathBuf) -> Option<Self> {
-        let killed = oom_kills(&file)?;
+        let killed = match oom_kills(&file) {
+            Some(killed) => killed,
+            None if file.exists() => 0,
+            None => return None,
+        };
         Some(Self { file, killed })
     }
 

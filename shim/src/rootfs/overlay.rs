@@ -45,7 +45,10 @@ pub(super) fn mount(source: &str, options: &Options, target: &Path) -> Result<()
         return overlay.of_idmapped_layers(map);
     }
     let data = options.data.join(",");
-    if data.len() <= MOST {
+    // A list with escaped colons or with data-only layers (`::`) can't be taken
+    // apart.
+    let plain = |layer: &str| !layer.is_empty() && !layer.contains('\\');
+    if data.len() <= MOST || !overlay.layers().all(plain) {
         return overlay.by_options(&data);
     }
     match overlay.by_parameters() {
