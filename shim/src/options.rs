@@ -18,7 +18,7 @@ use rrun::error::{Context, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 /// Where runtimes keep their state by default; the namespace is appended.
-const ROOT: &str = "/run/containerd/rrun";
+const ROOT: &str = "/run/containerd/runc";
 /// The runtime that is called by default.
 const BINARY: &str = "rrun";
 /// Where the options are kept in the bundle.

@@ -125,7 +125,7 @@ impl Reaper {
 
     /// Says that the pid of a new child will become known.
     #[must_use]
-    pub(crate) fn expect(&self) -> Expecting {
+    pub(crate) fn await_pid(&self) -> Expecting {
         self.children().expecting += 1;
         Expecting(self.clone())
     }
@@ -241,7 +241,7 @@ mod tests {
     fn an_end_before_the_pid_is_known_is_kept_while_one_is_expected() {
         on_one_thread(async {
             let reaper = Reaper::default();
-            let expecting = reaper.expect();
+            let expecting = reaper.await_pid();
             let (pid, exit) = ended(7, 3);
             reaper.children().ended(pid, exit);
             assert_eq!(reaper.adopt(7, &expecting).wait().await, Ok(exit));
@@ -259,7 +259,7 @@ mod tests {
     fn an_end_after_the_pid_is_known_is_told_once() {
         on_one_thread(async {
             let reaper = Reaper::default();
-            let expecting = reaper.expect();
+            let expecting = reaper.await_pid();
             let child = reaper.adopt(7, &expecting);
             let (pid, exit) = ended(7, 137);
             reaper.children().ended(pid, exit);

@@ -83,7 +83,7 @@ pub(super) async fn restore(container: &Arc<Container>, image: &Path) -> Result<
 /// Opens the streams and has the runtime make the first process.
 async fn begin(container: &Arc<Container>, image: Option<&Path>) -> Result<()> {
     let (ends, mut io) = stdio::open(&container.init.stdio, &container.place("")).await?;
-    let expecting = container.shared.reaper.expect();
+    let expecting = container.shared.reaper.await_pid();
     let pid = match image {
         None => container.runtime.create(ends).await?,
         Some(image) => container.runtime.restore(image, ends).await?,

@@ -61,7 +61,7 @@ impl Container {
         }
         let running = Running::new(self.clone());
         let (ends, mut io) = stdio::open(&exec.stdio, &self.place(exec_id)).await?;
-        let expecting = self.shared.reaper.expect();
+        let expecting = self.shared.reaper.await_pid();
         let pid = self.runtime.exec(exec_id, &exec.spec, ends).await?;
         let child = self.shared.reaper.adopt(pid, &expecting);
         if let Err(error) = io.connect().await {
