@@ -107,7 +107,13 @@ impl Bundle {
             .collect()
     }
 
+    /// Its command line can be read a moment after `start` has come back: execve
+    /// wakes whoever waits for it before it has copied the words.
     fn server(&self) -> Pid {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.servers().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let servers = self.servers();
         assert_eq!(servers.len(), 1, "{servers:?}");
         servers[0]
