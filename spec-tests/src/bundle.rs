@@ -53,6 +53,34 @@ impl Bundle {
         self.args(&args)
     }
 
+    /// This text for busybox's shell, with the applets that cases use.
+    ///
+    /// # Panics
+    /// When there is no /bin/busybox.
+    #[must_use]
+    pub fn shell(self, script: &str) -> Bundle {
+        let applets = [
+            "sh", "cat", "dd", "head", "seq", "stat", "stty", "echo", "kill", "id",
+        ];
+        // One copy for all bundles of the case.
+        let copy = self.path.with_file_name("busybox");
+        if !copy.exists() {
+            fs::copy("/bin/busybox", &copy).expect("busybox");
+        }
+        for name in applets.iter().chain(&["busybox"]) {
+            let target = self.rootfs().join("bin").join(name);
+            let _ = fs::remove_file(&target);
+            fs::hard_link(&copy, target).expect("busybox in the rootfs");
+        }
+        self.args(&["/bin/sh", "-c", script])
+    }
+
+    /// An annotation.
+    #[must_use]
+    pub fn annotation(self, key: &str, value: &str) -> Bundle {
+        self.with(|config| config["annotations"][key] = json!(value))
+    }
+
     /// Changes config.json.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Bundle {

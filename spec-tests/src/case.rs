@@ -11,6 +11,9 @@ pub enum Oracle {
     Runc,
     /// crun 1.8.1 answers so, in the pure v1 view.
     Crun,
+    /// The Go shim of containerd 1.6.20 answers so: the case passes with
+    /// `SHIM=containerd-shim-runc-v2`.
+    Go,
     /// The kernel or the specification says so.
     Kernel,
 }
@@ -64,6 +67,17 @@ impl Case {
         Case {
             name,
             oracle: Oracle::Crun,
+            needs: Needs::Nothing,
+            exceptions: &[],
+            run,
+        }
+    }
+
+    /// A case that the Go shim answers the same way.
+    pub const fn go(name: &'static str, run: fn(&Test)) -> Case {
+        Case {
+            name,
+            oracle: Oracle::Go,
             needs: Needs::Nothing,
             exceptions: &[],
             run,

@@ -39,6 +39,22 @@ pub fn processes(grace: Duration) -> Vec<String> {
     }
 }
 
+/// Kills and reaps the children of this process that are not `ours`, until
+/// none is left.
+pub fn orphans(ours: &[i32]) {
+    loop {
+        let mut left = children(std::process::id());
+        left.retain(|pid| !ours.contains(pid));
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            let _ = waitpid(Pid::from_raw(pid), None);
+        }
+    }
+}
+
 fn children(parent: u32) -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -145,4 +161,20 @@ pub fn state(root: &Path, prefix: &str) -> Vec<String> {
         .filter(|entry| entry.file_name().to_string_lossy().contains(prefix))
         .map(|entry| format!("state {}", entry.path().display()))
         .collect()
+}
+
+/// Files in directories that were empty before the case.
+pub fn files(directories: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting: Vec<PathBuf> = directories.iter().map(PathBuf::from).collect();
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            } else {
+                found.push(format!("file {}", entry.path().display()));
+            }
+        }
+    }
+    found
 }

@@ -20,12 +20,18 @@
 //! | `SEED` | of the random orders; printed, so that a run can be repeated |
 //! | `EXCEPTIONS=1` | runs the exceptions of this runtime too |
 //! | `JOBS` | cases at once, default 2 |
+//!
+//! A second target, `cargo test -p spec-tests --test shim`, does the same with
+//! a containerd shim: [`shim`] is a containerd that is made for it. `SHIM`
+//! names the program under test (`SHIM=containerd-shim-runc-v2` for the Go
+//! shim, the oracle), `RUNTIME` means nothing there.
 
 pub mod bundle;
 pub mod case;
 pub mod leftovers;
 pub mod runner;
 pub mod runtime;
+pub mod shim;
 pub mod sys;
 pub mod terminal;
 pub mod view;

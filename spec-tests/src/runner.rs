@@ -17,14 +17,44 @@ use crate::{leftovers, sys, view};
 /// How long a case may take before it counts as hung.
 const HANG: Duration = Duration::from_secs(150);
 
+/// What is tested: the variable that names it, and who it is by default.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The workspace's own.
+    pub own: &'static str,
+    /// Directories that each case has to itself, empty at first; what is left
+    /// in them fails it.
+    pub private: &'static [&'static str],
+    /// How long a case may take with `FULL=1`.
+    pub full_hang: Duration,
+}
+
+/// The runtime.
+pub const RUNTIME: Subject = Subject {
+    variable: "RUNTIME",
+    own: "rrun",
+    private: &[],
+    full_hang: HANG,
+};
+
+/// The containerd shim.
+pub const SHIM: Subject = Subject {
+    variable: "SHIM",
+    own: "containerd-shim-rrun-v2",
+    private: &["/run/containerd"],
+    full_hang: Duration::from_secs(900),
+};
+
 /// Runs the cases that the command line names (all without one; a word
 /// selects the names that contain it) and says how many passed.
 ///
 /// # Panics
 /// When the machine does not let it run at all.
-pub fn main(probe: &Path, groups: &[(&str, &[Case])]) -> ExitCode {
+pub fn main(subject: Subject, probe: &Path, groups: &[(&str, &[Case])]) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let setting = Setting::read(probe);
+    let setting = Setting::read(subject, probe);
     if let [flag, name] = &args[..]
         && flag == "--case"
     {
@@ -57,6 +87,7 @@ fn all<'a>(groups: &'a [(&str, &[Case])]) -> impl Iterator<Item = (String, Case)
 
 /// What the environment asks for.
 struct Setting {
+    subject: Subject,
     runtime: PathBuf,
     runtime_name: String,
     root: Option<PathBuf>,
@@ -68,12 +99,14 @@ struct Setting {
 }
 
 impl Setting {
-    fn read(probe: &Path) -> Setting {
+    fn read(subject: Subject, probe: &Path) -> Setting {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let runtime = variable("RUNTIME").map_or_else(own_build, |name| find(&name));
+        let runtime = variable(subject.variable);
+        let runtime = runtime.map_or_else(|| own_build(subject.own), |name| find(&name));
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let seed = variable("SEED").map(|seed| seed.parse().expect("SEED is a number"));
         Setting {
+            subject,
             runtime_name: runtime
                 .file_name()
                 .unwrap_or_default()
@@ -93,8 +126,9 @@ impl Setting {
     fn run(&self, cases: Vec<(String, Case)>) -> ExitCode {
         assert!(
             self.runtime.is_file(),
-            "{}: not there; build it first: cargo build -p rrun",
-            self.runtime.display()
+            "{}: not there; build it first: cargo build --bin {}",
+            self.runtime.display(),
+            self.subject.own
         );
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         for (name, case) in &cases {
@@ -102,11 +136,12 @@ impl Setting {
             let own = case.exceptions.iter().any(|(runtime, _)| {
                 (case.oracle == Oracle::Runc && *runtime == "runc")
                     || (case.oracle == Oracle::Crun && *runtime == "crun")
+                    || (case.oracle == Oracle::Go && *runtime == "containerd-shim-runc-v2")
             });
             assert!(!own, "{name}: its oracle is an exception");
         }
         println!(
-            "spec-tests: runtime {}, view {}, {} cases, seed {}",
+            "spec-tests: program {}, view {}, {} cases, seed {}",
             self.runtime.display(),
             self.view,
             cases.len(),
@@ -117,6 +152,7 @@ impl Setting {
         nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
         let (mut passed, mut failed, mut left_out) = (Vec::new(), Vec::new(), 0);
         let mut running: Vec<Job> = Vec::new();
+        let mut hung = false;
         let mut waiting = cases.into_iter();
         loop {
             while running.len() < self.jobs {
@@ -149,23 +185,30 @@ impl Setting {
                         let text = String::from_utf8_lossy(&text[start..]).into_owned();
                         println!("FAILED {} ({:?})\n{text}", job.name, job.case.oracle);
                         failed.push(job.name.clone());
+                        hung |= job.hangs();
                     }
                 }
             }
             running = still;
+            // What a killed case started is a child of ours then.
+            if std::mem::take(&mut hung) {
+                let ours: Vec<i32> = running.iter().map(|job| job.child.id() as i32).collect();
+                leftovers::orphans(&ours);
+            }
         }
         for name in &failed {
             println!("failed: {name}");
         }
         let count = |oracle| passed.iter().filter(|case| case.oracle == oracle).count();
         println!(
-            "spec-tests {} {}: {} passed, {} failed, {left_out} left out; oracles of the passed: runc {}, crun {}, kernel {}; {} s",
+            "spec-tests {} {}: {} passed, {} failed, {left_out} left out; oracles of the passed: runc {}, crun {}, go {}, kernel {}; {} s",
             self.runtime_name,
             self.view,
             passed.len(),
             failed.len(),
             count(Oracle::Runc),
             count(Oracle::Crun),
+            count(Oracle::Go),
             count(Oracle::Kernel),
             begin.elapsed().as_secs(),
         );
@@ -186,7 +229,7 @@ impl Setting {
             // What the case's own processes inherit shall be the same everywhere.
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("RUNTIME", &self.runtime)
+            .env(self.subject.variable, &self.runtime)
             .env("RUNTIME_ROOT", self.root.clone().unwrap_or_default())
             .env("VIEW", &self.view)
             .env("FULL", if self.full { "1" } else { "" })
@@ -204,6 +247,11 @@ impl Setting {
             child,
             output,
             begin: Instant::now(),
+            hang: if self.full {
+                self.subject.full_hang
+            } else {
+                HANG
+            },
         }
     }
 
@@ -212,6 +260,7 @@ impl Setting {
         nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
         // A umask of the developer's shell is no input.
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        view::private(self.subject.private);
         let prefix = format!("st{}", std::process::id());
         let directory = std::env::temp_dir().join(&prefix);
         fs::create_dir_all(&directory).expect("the case's directory");
@@ -238,6 +287,7 @@ impl Setting {
         left.extend(leftovers::state(&test.root, &prefix));
         left.extend(leftovers::cgroups(&prefix));
         left.extend(leftovers::mounts(&directory));
+        left.extend(leftovers::files(self.subject.private));
         let _ = fs::remove_dir_all(&directory);
         for thing in &left {
             println!("left behind: {thing}");
@@ -257,9 +307,14 @@ struct Job {
     child: Child,
     output: PathBuf,
     begin: Instant,
+    hang: Duration,
 }
 
 impl Job {
+    fn hangs(&self) -> bool {
+        self.begin.elapsed() >= self.hang
+    }
+
     /// None while it runs, else whether it passed.
     fn ended(&mut self) -> Option<bool> {
         if let Some(status) = self.child.try_wait().expect("wait") {
@@ -271,7 +326,7 @@ impl Job {
             }
             return Some(status.success());
         }
-        if self.begin.elapsed() < HANG {
+        if !self.hangs() {
             return None;
         }
         let prefix = format!("st{}", self.child.id());
@@ -308,13 +363,13 @@ fn sequence() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The workspace's rrun of the same profile: beside the test's own folder.
-fn own_build() -> PathBuf {
+/// The workspace's program of the same profile: beside the test's own folder.
+fn own_build(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("our own path");
     own.parent()
         .and_then(Path::parent)
         .expect("target/PROFILE/deps")
-        .join("rrun")
+        .join(name)
 }
 
 /// A name without a slash is looked up in PATH.

@@ -174,3 +174,34 @@ pub fn capabilities() -> u64 {
     line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
         .unwrap_or(0)
 }
+
+/// Makes every permitted capability of this thread effective again, as after
+/// its effective uid was given away.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn raise_capabilities() {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Default, Clone, Copy)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let mut header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let mut data = [Data::default(); 2];
+    let arguments = [&raw mut header as i64, data.as_mut_ptr() as i64, 0, 0, 0, 0];
+    raw(libc::SYS_capget, arguments).expect("capget");
+    for part in &mut data {
+        part.effective = part.permitted;
+    }
+    raw(libc::SYS_capset, arguments).expect("capset");
+}

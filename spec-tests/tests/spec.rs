@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     spec_tests::runner::main(
+        spec_tests::runner::RUNTIME,
         Path::new(env!("CARGO_BIN_EXE_probe")),
         &[
             ("lifecycle", lifecycle::CASES),
