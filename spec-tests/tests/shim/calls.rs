@@ -202,10 +202,7 @@ fn state_of_exec(test: &Test) {
     task.add_exec("one", &["/bin/sleep"], Streams::none())
         .expect("exec");
     let state = task.state("one").expect("state");
-    assert_eq!(
-        (state.id.as_str(), state.exec_id.as_str()),
-        ("one", "one")
-    );
+    assert_eq!((state.id.as_str(), state.exec_id.as_str()), ("one", "one"));
     assert_eq!(
         (state.pid, state.status.enum_value()),
         (0, Ok(Status::CREATED))
