@@ -76,6 +76,20 @@ impl Invocation {
         Ok(invocation)
     }
 
+    /// Whether it says for whom it is, where that matters.
+    ///
+    /// # Errors
+    /// There is no namespace.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.action {
+            Action::Info | Action::Version => Ok(()),
+            _ if self.namespace.is_empty() => {
+                Err(usage("shim namespace cannot be empty".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn take_action(&mut self, word: &str) -> Result<()> {
         self.action = match word {
             "start" => Action::Start,

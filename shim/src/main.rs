@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let invocation = Invocation::parse(std::env::args().skip(1))?;
+    invocation.check()?;
     match invocation.action {
         Action::Start => bootstrap::start(&invocation),
         Action::Delete => delete::delete(&invocation),

@@ -26,17 +26,23 @@ use crate::container::State;
 use crate::options::CheckpointOptions;
 use crate::pod::Pod;
 
-/// The service under both of its names.
+/// The service under both of its names, and the one that containerd asks for
+/// although no shim of runc's kind has it: a service that is not there at all
+/// would be answered with an invalid argument, not with "unimplemented".
 #[must_use]
 pub(crate) fn services(pod: Arc<Pod>) -> HashMap<String, Service> {
     let task = Arc::new(TaskService { pod });
     let v3 = create_task(task.clone()).into_values();
     let v2 = create_task(task).into_values();
     let names = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
+    let sandbox = Service {
+        methods: HashMap::new(),
+        streams: HashMap::new(),
+    };
+    let names = names.map(str::to_owned).into_iter();
     names
-        .map(str::to_owned)
-        .into_iter()
         .zip(v3.chain(v2))
+        .chain([("containerd.runtime.sandbox.v1.Sandbox".to_owned(), sandbox)])
         .collect()
 }
 
@@ -278,7 +284,11 @@ fn state(pod: &Pod, request: &StateRequest) -> Result<StateResponse> {
     let state = process.state();
     let exit = state.exit();
     Ok(StateResponse {
-        id: container.id.clone(),
+        // As the Go shim: an exec goes by its own id.
+        id: match request.exec_id.as_str() {
+            "" => container.id.clone(),
+            exec_id => exec_id.to_owned(),
+        },
         bundle: container.bundle.to_string_lossy().into_owned(),
         pid: process.pid().cast_unsigned(),
         status: status_of(state).into(),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::case::Test;
 
 /// A bundle; the directory goes with the case's.
+#[derive(Clone)]
 pub struct Bundle {
     /// Where config.json is.
     pub path: PathBuf,

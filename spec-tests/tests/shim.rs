@@ -4,6 +4,12 @@
 mod bootstrap;
 #[path = "shim/calls.rs"]
 mod calls;
+#[path = "shim/ordering.rs"]
+mod ordering;
+#[path = "shim/stdio.rs"]
+mod stdio;
+#[path = "shim/survival.rs"]
+mod survival;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +18,12 @@ fn main() -> ExitCode {
     spec_tests::runner::main(
         spec_tests::runner::SHIM,
         Path::new(env!("CARGO_BIN_EXE_probe")),
-        &[("bootstrap", bootstrap::CASES), ("calls", calls::CASES)],
+        &[
+            ("bootstrap", bootstrap::CASES),
+            ("calls", calls::CASES),
+            ("ordering", ordering::CASES),
+            ("stdio", stdio::CASES),
+            ("survival", survival::CASES),
+        ],
     )
 }
