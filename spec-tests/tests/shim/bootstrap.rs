@@ -380,28 +380,26 @@ fn dead_shim_is_replaced(test: &Test) {
 }
 
 fn version_3_rule(test: &Test) {
-    for generation in [Generation::V2_3] {
-        let containerd = Containerd::new(test, generation);
-        let sandbox = Bundle::new(test).args(&["/bin/sleep"]);
-        let id = sandbox.id.clone();
-        let sandbox = Task::run(&containerd, sandbox, Streams::none());
-        assert_eq!(sandbox.shim.version, 3);
-        // No `start`: containerd writes these two and calls Create.
-        let bundle = Bundle::new(test)
-            .probe(&["exit", "3"])
-            .annotation("io.kubernetes.cri.sandbox-id", &id);
-        prepare(&bundle);
-        fs::write(bundle.path.join("sandbox"), &id).expect("sandbox");
-        let file = sandbox.bundle.path.join("bootstrap.json");
-        fs::copy(file, bundle.path.join("bootstrap.json")).expect("bootstrap.json");
-        let second = Task::create_in(&sandbox.shim, bundle, Wish::default()).expect("create");
-        second.start("").expect("start");
-        let name = second.id.clone();
-        assert_eq!(second.finish(), 3);
-        assert_eq!(containerd.events.exit(&name, ""), 3);
-        assert!(is_alive(sandbox.shim.pid));
-        sandbox.end_all();
-    }
+    let containerd = Containerd::new(test, Generation::V2_3);
+    let sandbox = Bundle::new(test).args(&["/bin/sleep"]);
+    let id = sandbox.id.clone();
+    let sandbox = Task::run(&containerd, sandbox, Streams::none());
+    assert_eq!(sandbox.shim.version, 3);
+    // No `start`: containerd writes these two and calls Create.
+    let bundle = Bundle::new(test)
+        .probe(&["exit", "3"])
+        .annotation("io.kubernetes.cri.sandbox-id", &id);
+    prepare(&bundle);
+    fs::write(bundle.path.join("sandbox"), &id).expect("sandbox");
+    let file = sandbox.bundle.path.join("bootstrap.json");
+    fs::copy(file, bundle.path.join("bootstrap.json")).expect("bootstrap.json");
+    let second = Task::create_in(&sandbox.shim, bundle, Wish::default()).expect("create");
+    second.start("").expect("start");
+    let name = second.id.clone();
+    assert_eq!(second.finish(), 3);
+    assert_eq!(containerd.events.exit(&name, ""), 3);
+    assert!(is_alive(sandbox.shim.pid));
+    sandbox.end_all();
 }
 
 fn start_twice(test: &Test) {
