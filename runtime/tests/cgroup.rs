@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
@@ -675,6 +676,16 @@ fn statistics_count_what_runs() {
         if view != View::V2 {
             let sleeper = Sleeper::start();
             made.attach(sleeper.pid()).unwrap();
+            // Memory is charged to a CPU's stock first, and is counted when that
+            // is spent: the peak may stand at nothing for a moment.
+            let peak = || made.stats().unwrap().memory.usage.max;
+            let end = Instant::now() + Duration::from_secs(5);
+            while peak() == 0 && Instant::now() < end {
+                assert!(succeeds(
+                    &made,
+                    "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+                ));
+            }
             let stats = made.stats().unwrap();
             assert_eq!(stats.pids.current, 1);
             assert!(stats.memory.usage.max > 0);
