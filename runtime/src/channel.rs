@@ -102,8 +102,11 @@ impl ParentEnd {
     pub fn receive(&self) -> Result<FromChild> {
         let mut buffer = vec![0_u8; LONGEST];
         let (length, fd) = match descriptors::receive(self.0.as_fd(), &mut buffer) {
-            // A child that died before it read our last word.
-            Err(error) if error.errno() == Errno::ECONNRESET => return Ok(FromChild::Closed),
+            // A child that died before it read our last word. The kernel tells
+            // so once, and ahead of what the child had said (unix_release_sock).
+            Err(error) if error.errno() == Errno::ECONNRESET => {
+                descriptors::receive(self.0.as_fd(), &mut buffer)?
+            }
             received => received?,
         };
         let Some((&tag, payload)) = buffer[..length].split_first() else {
@@ -313,6 +316,19 @@ mod tests {
         let (parent, child) = pair().unwrap();
         parent.send(FromParent::Go).unwrap();
         drop(child);
+        assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
+    }
+
+    #[test]
+    fn the_last_words_of_a_child_that_left_words_unread_are_heard() {
+        let (parent, child) = pair().unwrap();
+        parent.send(FromParent::Continue).unwrap();
+        child.failed(&Error::new(Kind::System, "why")).unwrap();
+        drop(child);
+        let FromChild::Failed(error) = parent.receive().unwrap() else {
+            panic!()
+        };
+        assert_eq!(error.to_string(), "why");
         assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
     }
 }

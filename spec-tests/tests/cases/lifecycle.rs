@@ -2,6 +2,8 @@
 //! pause, and the refusals in between.
 
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spec_tests::runtime::text;
@@ -348,7 +350,7 @@ pub(crate) const CASES: &[Case] = &[
         "a start of the same pid number later is not taken for the container",
         |t| {
             // The process is known by pid and start time: a state file that
-            // names pid 1 with another start time is a stopped container.
+            // names a process of another start time is a stopped container.
             let bundle = Bundle::new(t).probe(&["exit", "0"]);
             let container = t.start(&bundle);
             container.wait_status("stopped");
@@ -356,11 +358,17 @@ pub(crate) const CASES: &[Case] = &[
             let state = fs::read_to_string(&path).expect("state.json");
             let mut state: Value = serde_json::from_str(&state).expect("JSON");
             let before = state.clone();
-            replace_pid(&mut state);
+            // A start time has the grain of a tick, 10 ms at most.
+            std::thread::sleep(Duration::from_millis(30));
+            let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
+            replace_pid(&mut state, other.id());
             assert_ne!(state, before, "no pid in state.json");
             fs::write(&path, state.to_string()).expect("write");
             assert_eq!(container.status(), "stopped");
             container.kill("KILL").fails(1, &["container not running"]);
+            assert!(other.try_wait().expect("wait").is_none(), "it was killed");
+            other.kill().expect("kill");
+            other.wait().expect("wait");
         },
     ),
     Case::kernel("parallel creates of one id: exactly one wins", |t| {
@@ -513,18 +521,18 @@ fn parallel(t: &Test) {
 }
 
 /// Every pid of a state file becomes our own, whose start time is another.
-fn replace_pid(state: &mut Value) {
+fn replace_pid(state: &mut Value, pid: u32) {
     match state {
         Value::Object(fields) => {
             for (name, value) in fields {
                 if name == "pid" || name == "init_process_pid" {
-                    *value = json!(std::process::id());
+                    *value = json!(pid);
                 } else {
-                    replace_pid(value);
+                    replace_pid(value, pid);
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(replace_pid),
+        Value::Array(values) => values.iter_mut().for_each(|value| replace_pid(value, pid)),
         _ => {}
     }
 }
