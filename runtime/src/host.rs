@@ -6,6 +6,7 @@
 use crate::cgroup::hierarchy::Hierarchies;
 use crate::error::{Context, Result};
 use crate::sys::{self, credentials};
+use crate::systemd::{self, Facts, Instance};
 use crate::{seccomp, spec};
 
 /// What the plan needs to know about the host.
@@ -23,6 +24,8 @@ pub struct Host {
     pub hierarchies: Hierarchies,
     /// What the kernel's seccomp can do.
     pub seccomp: seccomp::Support,
+    /// The systemd that makes cgroups, if it does.
+    pub systemd: Facts,
 }
 
 impl Host {
@@ -39,7 +42,24 @@ impl Host {
             rootless: rootless.unwrap_or(euid != 0),
             hierarchies: Hierarchies::read().context(|| "read the cgroup hierarchies")?,
             seccomp: seccomp::Support::default(),
+            systemd: Facts::default(),
         })
+    }
+
+    /// Asks systemd about itself, if it is to make the cgroup: the system's, or
+    /// rootless the user's.
+    ///
+    /// # Errors
+    /// It can't be reached.
+    pub fn knowing_systemd(mut self, is_manager: bool) -> Result<Self> {
+        if is_manager {
+            self.systemd = systemd::facts(if self.rootless {
+                Instance::User
+            } else {
+                Instance::System
+            })?;
+        }
+        Ok(self)
     }
 
     /// Asks the kernel what its seccomp lacks, if `profile` wants something

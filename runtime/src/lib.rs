@@ -16,6 +16,7 @@ pub mod channel;
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod dbus;
 pub mod error;
 pub mod foreground;
 pub mod hooks;
@@ -29,6 +30,7 @@ pub mod seal;
 pub mod seccomp;
 pub mod spec;
 pub mod state;
+pub mod systemd;
 pub mod timestamp;
 
 pub use rrun_sys as sys;

@@ -20,6 +20,7 @@ use rrun::cgroup::hierarchy::{Hierarchies, Mode};
 use rrun::cgroup::{Cgroup, Record, SubCgroups};
 use rrun::plan::cgroup::{CgroupPlan, Manager, cgroup};
 use rrun::spec::Spec;
+use rrun::systemd::Facts;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -33,7 +34,15 @@ fn plan(path: &str, resources: &str) -> CgroupPlan {
     let json = format!(r#"{{"linux":{{"cgroupsPath":{path:?},"resources":{resources}}}}}"#);
     let spec = Spec::parse(json.as_bytes()).unwrap();
     let hierarchies = Hierarchies::read().unwrap();
-    cgroup(&spec, "unused", &hierarchies, false, Manager::Cgroupfs).unwrap()
+    cgroup(
+        &spec,
+        "unused",
+        &hierarchies,
+        false,
+        Manager::Cgroupfs,
+        &Facts::default(),
+    )
+    .unwrap()
 }
 
 fn directory(record: &Record, controller: &str) -> PathBuf {
@@ -550,7 +559,15 @@ fn a_limit_without_its_controller_names_the_field() {
         if hierarchies.offers("memory") {
             return;
         }
-        let error = cgroup(&spec, "x", &hierarchies, false, Manager::Cgroupfs).unwrap_err();
+        let error = cgroup(
+            &spec,
+            "x",
+            &hierarchies,
+            false,
+            Manager::Cgroupfs,
+            &Facts::default(),
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "config.json: linux.resources.memory.limit: cannot set memory limit: container could \

@@ -12,13 +12,21 @@ use crate::sys;
 
 impl Cgroup {
     /// Writes everything the plan limits: before anybody joins, so that
-    /// nothing ever runs without its limits.
+    /// nothing ever runs without its limits. Those of a unit are written by
+    /// [`start_unit`](Self::start_unit).
     ///
     /// # Errors
     /// As for [`write`](Self::write) and
     /// [`apply_devices`](Self::apply_devices); rootless, where nobody can set
     /// device rules, those are left out.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        match plan.unit {
+            Some(_) => Ok(()),
+            None => self.limit(plan),
+        }
+    }
+
+    pub(super) fn limit(&self, plan: &CgroupPlan) -> Result<()> {
         self.write(&plan.writes)?;
         let Some(rules) = &plan.devices else {
             return Ok(());

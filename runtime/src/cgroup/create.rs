@@ -16,6 +16,7 @@ use crate::sys::{self, call};
 pub(super) fn directories(plan: &CgroupPlan) -> Result<Vec<Joined>> {
     let mut making = Making {
         writes: &plan.writes,
+        is_unit: plan.unit.is_some(),
         made: Vec::new(),
     };
     let mut joined = Vec::with_capacity(plan.members.len());
@@ -53,6 +54,8 @@ fn is_denied(error: &Error) -> bool {
 struct Making<'plan> {
     /// What will be written, for the question which controllers are needed.
     writes: &'plan [Write],
+    /// Whether systemd has made what it rules over, with a process in it.
+    is_unit: bool,
     /// What was made, in order.
     made: Vec<PathBuf>,
 }
@@ -60,7 +63,9 @@ struct Making<'plan> {
 impl Making<'_> {
     fn member(&mut self, member: &Member) -> Result<Directory> {
         let path = member.directory();
-        let made = if member.is_v2() {
+        let made = if member.is_v2() && self.is_unit {
+            Ok(false)
+        } else if member.is_v2() {
             self.unified(member)
         } else if member.has("cpuset") {
             self.levels(member, fill_cpuset)
@@ -70,7 +75,7 @@ impl Making<'_> {
         let is_new = made.context(|| format!("create cgroup {path:?}"))?;
         let directory =
             Directory::open(path.clone()).context(|| format!("open cgroup {path:?}"))?;
-        if !is_new {
+        if !is_new && !self.is_unit {
             check_unused(&directory)?;
         }
         if member.is_v2() {

@@ -11,6 +11,7 @@ use super::directory::Directory;
 use super::{Cgroup, Joined};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
+use crate::systemd::Systemd;
 
 /// Where below the container's cgroup an `exec` goes (`--cgroup`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,10 +128,16 @@ impl Cgroup {
             let Err(refused) = join(&at.directory, pid) else {
                 continue;
             };
-            match self.init {
+            let denied = matches!(refused.errno(), Errno::EACCES | Errno::EPERM);
+            match (self.init, &self.unit) {
+                // From outside of what is delegated to a user, only systemd
+                // may move a process.
+                (_, Some(unit)) if denied => {
+                    return Systemd::connect(unit.instance)?.attach(&unit.unit, pid);
+                }
                 // The container has made child cgroups with controllers, so
                 // that v2 takes no processes here any more.
-                Some(init) if at.member.is_v2() => {
+                (Some(init), _) if at.member.is_v2() => {
                     let joined = beside(at, init).and_then(|other| Ok(join(&other, pid)?));
                     if joined.is_err() {
                         return Err(refused).context(doing);

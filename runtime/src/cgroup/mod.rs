@@ -8,6 +8,8 @@
 //!    can't find;
 //! 2. [`Cgroup::create`] makes them;
 //! 3. [`Cgroup::apply`] writes the limits and device rules;
+//!    (where systemd makes them, 2 and 3 come when the child is there and
+//!    waits: a scope is made with a process in it, [`Cgroup::start_unit`]);
 //! 4. the child enters by itself ([`Cgroup::entrance`]) or is moved
 //!    ([`Cgroup::attach`]), before its cgroup namespace is made, before
 //!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
@@ -33,7 +35,8 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
 pub use crate::plan::cgroup::Record;
-use crate::plan::cgroup::{CgroupPlan, Manager, Member};
+use crate::plan::cgroup::{CgroupPlan, Manager, Member, unit};
+use crate::systemd::Systemd;
 use directory::Directory;
 pub use membership::{Entrance, SubCgroups};
 
@@ -42,6 +45,8 @@ pub use membership::{Entrance, SubCgroups};
 pub struct Cgroup {
     manager: Manager,
     joined: Vec<Joined>,
+    /// The unit, where systemd made it.
+    unit: Option<unit::Name>,
     /// The container's first process, where an exec may join it elsewhere.
     init: Option<Pid>,
 }
@@ -55,18 +60,45 @@ struct Joined {
 
 impl Cgroup {
     /// Makes the directories of `plan`, and with them what is missing on the
-    /// way to them.
+    /// way to them. Those of a unit are made later, by
+    /// [`start_unit`](Self::start_unit).
     ///
     /// # Errors
     /// A directory can't be made (what this call made is then removed again),
     /// or exists and has processes in it or is frozen.
     pub fn create(plan: &CgroupPlan) -> Result<Self> {
-        let joined = create::directories(plan)?;
+        let joined = match plan.unit {
+            Some(_) => Vec::new(),
+            None => create::directories(plan)?,
+        };
         Ok(Self {
             manager: plan.manager,
             joined,
+            unit: plan.unit.as_ref().map(|unit| unit.name.clone()),
             init: None,
         })
+    }
+
+    /// Lets systemd make the unit of `plan` with the process `pid` in it, opens
+    /// its directories, and writes the limits; without a unit there is nothing
+    /// left to do. The process still waits, so nothing of the container runs
+    /// without its limits.
+    ///
+    /// # Errors
+    /// Those of [`Systemd::start`], of making the directories of hierarchies
+    /// that are not systemd's, and of [`write`](Self::write).
+    pub fn start_unit(&mut self, plan: &CgroupPlan, pid: Pid) -> Result<()> {
+        let Some(unit) = &plan.unit else {
+            return Ok(());
+        };
+        Systemd::connect(unit.name.instance)?.start(&unit.name.unit, &unit.properties, pid)?;
+        self.joined = create::directories(plan)?;
+        self.limit(plan)?;
+        // systemd moves it in its own hierarchies only.
+        if self.dirfd().is_none() || !unit.is_scope() {
+            self.attach(pid)?;
+        }
+        Ok(())
     }
 
     /// Opens the directories of a record that exist.
@@ -89,6 +121,7 @@ impl Cgroup {
         Ok(Self {
             manager: record.manager,
             joined,
+            unit: record.unit.clone(),
             init: None,
         })
     }
@@ -99,6 +132,7 @@ impl Cgroup {
         Record {
             manager: self.manager,
             members: self.joined.iter().map(|at| at.member.clone()).collect(),
+            unit: self.unit.clone(),
         }
     }
 

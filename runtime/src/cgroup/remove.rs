@@ -8,6 +8,7 @@ use super::directory::Directory;
 use super::{Cgroup, Joined};
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::systemd::Systemd;
 
 /// Waits between attempts while the kernel still lets go of dead processes:
 /// 1, 2, 4 ms and so on, 2 s in all.
@@ -18,10 +19,16 @@ impl Cgroup {
     /// on after a failure; what is gone already is no failure.
     ///
     /// # Errors
-    /// All directories that can't be removed, such as `EBUSY` for one with
+    /// A unit that can't be stopped, all directories that can't be removed, such as `EBUSY` for one with
     /// processes in it.
     pub fn remove(self) -> Result<()> {
-        let mut failed: Option<Error> = None;
+        // systemd removes what it has made, and forgets it.
+        let mut failed = match &self.unit {
+            Some(unit) => Systemd::connect(unit.instance)
+                .and_then(|mut systemd| systemd.stop(&unit.unit))
+                .err(),
+            None => None,
+        };
         for at in self.joined {
             if let Err(error) = remove(&at) {
                 let error = Error::from(error).within("remove the cgroup");

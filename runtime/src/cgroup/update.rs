@@ -8,9 +8,12 @@
 
 use super::Cgroup;
 use super::directory::Directory;
+use super::hierarchy::Mode;
 use crate::error::Result;
-use crate::plan::cgroup::Write;
+use crate::plan::cgroup::devices::Rule;
+use crate::plan::cgroup::{Write, unit};
 use crate::spec::Resources;
+use crate::systemd::{self, Systemd};
 
 impl Cgroup {
     /// Adds to `resources` what it leaves as it is and still depends on.
@@ -22,6 +25,29 @@ impl Cgroup {
             _ => return resources,
         };
         complete(resources, |file| v2.directory.read(file).ok())
+    }
+
+    /// Tells systemd, if it made the cgroup, what will be written, so that it
+    /// doesn't write the old values over it.
+    ///
+    /// # Errors
+    /// Those of [`Systemd::set`].
+    pub fn update_unit(&self, writes: &[Write], rules: Option<&[Rule]>) -> Result<()> {
+        let Some(unit) = &self.unit else {
+            return Ok(());
+        };
+        let facts = systemd::facts(unit.instance)?;
+        let mode = match self.dirfd() {
+            Some(_) => Mode::V2,
+            None => Mode::V1,
+        };
+        let mut properties = unit::limits(writes, facts.version);
+        properties.extend(
+            rules
+                .into_iter()
+                .flat_map(|rules| unit::new_devices(rules, mode, &facts)),
+        );
+        Systemd::connect(unit.instance)?.set(&unit.unit, &properties)
     }
 
     /// Performs all of `writes` or none: after a failure the old values are

@@ -84,7 +84,7 @@ fn features() -> Features {
             namespaces: NAMESPACES,
             capabilities: capabilities::names(),
             cgroup: json!({
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
             }),
             seccomp: Seccomp {
                 enabled: true,

@@ -65,7 +65,10 @@ pub(super) fn launch(
     let json = read_config(&bundle)?;
     let spec = Spec::parse(&json)?;
     check_terminal(&spec, new, start)?;
-    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
+    let manager = cgroup_manager(global);
+    let host = Host::read(rootless(global))?
+        .knowing_seccomp(profile(&spec))
+        .knowing_systemd(manager == Manager::Systemd)?;
     let notify = match notify::manager() {
         Some(_) => Some(Root::open(global.root.as_deref())?.path_of(id).join(NOTIFY)),
         None => None,
@@ -77,7 +80,7 @@ pub(super) fn launch(
             bundle: &bundle,
             no_pivot: new.no_pivot,
             no_new_keyring: new.no_new_keyring,
-            manager: cgroup_manager(global)?,
+            manager,
             listen_fds: preserved.listen,
             notify: notify.as_deref(),
         },
@@ -115,15 +118,11 @@ pub(super) fn profile(spec: &Spec) -> Option<&crate::spec::Seccomp> {
 }
 
 /// Who makes the cgroup.
-pub(super) fn cgroup_manager(global: &Global) -> Result<Manager> {
+pub(super) fn cgroup_manager(global: &Global) -> Manager {
     match global.cgroup_manager() {
-        CgroupManager::Cgroupfs => Ok(Manager::Cgroupfs),
-        CgroupManager::Disabled => Ok(Manager::Disabled),
-        CgroupManager::Systemd => Err(Error::new(
-            Kind::Unsupported,
-            "cgroup manager systemd: not supported by this version of rrun",
-        )
-        .with_hint("use --cgroup-manager cgroupfs")),
+        CgroupManager::Cgroupfs => Manager::Cgroupfs,
+        CgroupManager::Disabled => Manager::Disabled,
+        CgroupManager::Systemd => Manager::Systemd,
     }
 }
 

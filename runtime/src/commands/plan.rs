@@ -8,6 +8,7 @@ use super::print;
 use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
+use crate::plan::cgroup::Manager;
 use crate::plan::report::Report;
 use crate::plan::{Plan, Request};
 use crate::spec::{self, Spec};
@@ -50,14 +51,20 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
 /// The plan of the bundle under the name of its folder.
 fn plan(global: &Global, bundle: &Path, json: &[u8]) -> Result<Plan> {
     let spec = Spec::parse(json)?;
+    let manager = cgroup_manager(global);
     let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
+    // A plan needs no systemd that can be reached.
+    let host = host
+        .clone()
+        .knowing_systemd(manager == Manager::Systemd)
+        .unwrap_or(host);
     let name = bundle.file_name().unwrap_or_default().to_string_lossy();
     let request = Request {
         id: &name,
         bundle,
         no_pivot: false,
         no_new_keyring: false,
-        manager: cgroup_manager(global)?,
+        manager,
         listen_fds: 0,
         notify: None,
     };

@@ -36,8 +36,10 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
     for warning in limits.ignored {
         log.warn(warning);
     }
+    let rules = new_device_rules(&container, &resources)?;
+    cgroup.update_unit(&limits.writes, rules.as_deref())?;
     cgroup.update(&limits.writes)?;
-    match new_device_rules(&container, &resources)? {
+    match rules {
         Some(rules) => cgroup.apply_devices(&rules),
         None => Ok(()),
     }

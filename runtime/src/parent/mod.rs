@@ -115,6 +115,7 @@ fn make(
     record.init = Some(Init::now(newborn.pid)?);
     container.save(record)?;
 
+    cgroup.start_unit(&plan.cgroup, newborn.pid)?;
     newborn.ensure_membership(cgroup)?;
     let flags = plan.namespaces.clone_flags();
     raise_limits(newborn.pid, &plan.process)?;

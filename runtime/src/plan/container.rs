@@ -91,6 +91,7 @@ impl Plan {
             &host.hierarchies,
             host.rootless,
             request.manager,
+            &host.systemd,
         )?;
         let rootfs = rootfs(spec, request, &namespaces, &cgroup, host)?;
         let filter = filter(&linux, host, &mut warnings)?;

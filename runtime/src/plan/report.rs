@@ -92,11 +92,17 @@ fn cgroup_steps(plan: &cgroup::CgroupPlan) -> Vec<String> {
     if plan.manager == cgroup::Manager::Disabled {
         return vec!["stay in the caller's cgroup, without limits".to_owned()];
     }
-    let mut steps: Vec<String> = plan
-        .members
-        .iter()
-        .map(|member| format!("make {}", member.directory().display()))
+    let verb = if plan.unit.is_some() { "join" } else { "make" };
+    let unit = plan.unit.as_ref();
+    let mut steps: Vec<String> = unit
+        .map(|unit| format!("ask systemd for the unit {}", unit.name.unit))
+        .into_iter()
         .collect();
+    steps.extend(
+        plan.members
+            .iter()
+            .map(|member| format!("{verb} {}", member.directory().display())),
+    );
     let controller =
         |write: &cgroup::Write| write.file.split('.').next() == Some(&write.controller);
     steps.extend(plan.writes.iter().map(|write| {

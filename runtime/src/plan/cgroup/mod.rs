@@ -7,6 +7,8 @@
 
 pub mod device_bpf;
 pub mod devices;
+pub mod unit;
+pub mod unit_property;
 pub mod v1;
 pub mod v2;
 
@@ -20,6 +22,8 @@ use super::cgroup_mounts::{self, CgroupView};
 use crate::cgroup::hierarchy::{Hierarchies, Hierarchy, Mode};
 use crate::error::{Error, Kind, Result};
 use crate::spec::{Linux, Resources, Spec};
+use crate::systemd::Facts;
+use unit::Unit;
 
 /// Who makes the cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub enum Manager {
     /// We, with mkdir.
     #[default]
     Cgroupfs,
+    /// systemd, as a unit.
+    Systemd,
     /// Nobody: the container stays in its caller's cgroup, without limits.
     Disabled,
 }
@@ -51,6 +57,8 @@ pub struct CgroupPlan {
     pub rootless: bool,
     /// What was asked for and can't be had on this host.
     pub warnings: Vec<String>,
+    /// The unit, where systemd makes the cgroup.
+    pub unit: Option<Unit>,
 }
 
 /// Where a container's cgroup is: the part of state.json, written before any
@@ -61,6 +69,9 @@ pub struct Record {
     pub manager: Manager,
     /// The directories, which need not exist.
     pub members: Vec<Member>,
+    /// The unit, where systemd makes the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<unit::Name>,
 }
 
 impl CgroupPlan {
@@ -70,6 +81,7 @@ impl CgroupPlan {
         Record {
             manager: self.manager,
             members: self.members.clone(),
+            unit: self.unit.as_ref().map(|unit| unit.name.clone()),
         }
     }
 
@@ -282,6 +294,7 @@ pub fn cgroup(
     hierarchies: &Hierarchies,
     rootless: bool,
     manager: Manager,
+    systemd: &Facts,
 ) -> Result<CgroupPlan> {
     let none = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&none);
@@ -306,7 +319,14 @@ pub fn cgroup(
         .cgroups_path
         .as_deref()
         .filter(|path| !path.is_empty());
-    let place = Place::parse(asked, id)?;
+    let mut unit = match manager {
+        Manager::Systemd => Some(Unit::plan(spec, id, systemd)?),
+        _ => None,
+    };
+    let place = match &unit {
+        Some(unit) => Place::Absolute(unit.path.clone()),
+        None => Place::parse(asked, id)?,
+    };
     let mut plan = CgroupPlan {
         manager,
         members: hierarchies
@@ -317,7 +337,7 @@ pub fn cgroup(
             .collect(),
         devices: Some(devices::rules(linux)?),
         if_denied: match (rootless, asked) {
-            (true, None) => IfDenied::GoWithout,
+            (true, None) if unit.is_none() => IfDenied::GoWithout,
             _ => IfDenied::Fail,
         },
         rootless,
@@ -328,6 +348,11 @@ pub fn cgroup(
         plan.writes = limits.writes;
         plan.warnings = limits.ignored;
     }
+    if let Some(unit) = &mut unit {
+        let rules = plan.devices.as_deref().filter(|_| !rootless);
+        unit.limit(&plan.writes, rules, hierarchies.mode(), systemd);
+    }
+    plan.unit = unit;
     Ok(plan)
 }
 
@@ -549,7 +574,15 @@ mod tests {
             ("v2 relative", "a/b", pure_v2("/own"), "/a/b"),
         ] {
             let spec = spec(&format!(r#"{{"cgroupsPath":{path:?}}}"#));
-            let plan = cgroup(&spec, "web", &host, false, Manager::Cgroupfs).unwrap();
+            let plan = cgroup(
+                &spec,
+                "web",
+                &host,
+                false,
+                Manager::Cgroupfs,
+                &Facts::default(),
+            )
+            .unwrap();
             let shown: Vec<String> = plan
                 .members
                 .iter()
@@ -605,7 +638,15 @@ mod tests {
                  not join or create cgroup: the cpu controller is not available",
             ),
         ] {
-            let error = cgroup(&spec(json), "web", &host, false, Manager::Cgroupfs).unwrap_err();
+            let error = cgroup(
+                &spec(json),
+                "web",
+                &host,
+                false,
+                Manager::Cgroupfs,
+                &Facts::default(),
+            )
+            .unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
     }
@@ -619,6 +660,7 @@ mod tests {
             &Hierarchies::default(),
             false,
             Manager::Disabled,
+            &Facts::default(),
         )
         .unwrap();
         assert_eq!((plan.members.len(), plan.writes.len()), (0, 0));
@@ -633,8 +675,15 @@ mod tests {
             ("/a", true, IfDenied::Fail),
         ] {
             let spec = spec(&format!(r#"{{"cgroupsPath":{path:?}}}"#));
-            let plan =
-                cgroup(&spec, "web", &hierarchies("/"), rootless, Manager::Cgroupfs).unwrap();
+            let plan = cgroup(
+                &spec,
+                "web",
+                &hierarchies("/"),
+                rootless,
+                Manager::Cgroupfs,
+                &Facts::default(),
+            )
+            .unwrap();
             assert_eq!(plan.if_denied, expected, "{path:?} {rootless}");
         }
     }

@@ -1,0 +1,523 @@
+//! A caller's end of D-Bus, as much as the systemd driver needs.
+//!
+//! One thread, no callbacks: calls are sent, several at once where none depends
+//! on another's answer, and then the answers are waited for. Every wait has a
+//! deadline, since a bus that is busy or dead must not hang a container
+//! (runc #3904, #1780). The order of events on a connection:
+//!
+//! 1. connect, without waiting for a listener whose queue is full;
+//! 2. `AUTH EXTERNAL` without a name: the bus takes our uid from the socket,
+//!    which is right in a user namespace too;
+//! 3. on a bus, `Hello`; a socket of systemd's own has no bus behind it;
+//! 4. calls, answers, signals.
+//!
+//! A library for this (zbus) would bring an async stack into a runtime that
+//! must stay single-threaded and small.
+
+pub mod wire;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+};
+
+use crate::error::{Context, Error, Kind as Cause, Result};
+use crate::sys;
+use wire::{Call, Kind, Message};
+
+/// The bus itself.
+const BUS: &str = "org.freedesktop.DBus";
+
+/// Where somebody listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `unix:path=` or, with a leading NUL, `unix:abstract=`.
+    path: Vec<u8>,
+    /// Whether a bus is there, and not the one whom we want to talk to.
+    pub is_bus: bool,
+}
+
+impl Address {
+    /// The sockets in a list like `unix:path=/run/bus,guid=1;unix:abstract=x`.
+    /// Other transports are left out.
+    #[must_use]
+    pub fn list(text: &str) -> Vec<Self> {
+        text.split(';')
+            .filter_map(|one| one.strip_prefix("unix:"))
+            .flat_map(|keys| keys.split(','))
+            .filter_map(|key| key.split_once('='))
+            .filter_map(|(key, value)| {
+                let value = unescape(value)?;
+                match key {
+                    "path" => Some(value),
+                    "abstract" => Some([b"\0", value.as_slice()].concat()),
+                    _ => None,
+                }
+            })
+            .map(|path| Self { path, is_bus: true })
+            .collect()
+    }
+
+    /// The socket at `path`, behind which a bus is or not.
+    #[must_use]
+    pub fn at(path: &str, is_bus: bool) -> Self {
+        Self {
+            path: path.as_bytes().to_vec(),
+            is_bus,
+        }
+    }
+
+    fn show(&self) -> String {
+        String::from_utf8_lossy(&self.path).replace('\0', "@")
+    }
+}
+
+/// The value behind `%xx` for bytes that an address can't hold.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut plain = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        plain.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    Some(plain)
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+    /// Where it leads, for messages.
+    address: Address,
+    serial: u32,
+    received: Vec<u8>,
+    /// Messages that nobody has asked for yet.
+    waiting: VecDeque<Message>,
+    deadline: Instant,
+    patience: Duration,
+}
+
+impl Connection {
+    /// Connects to the first of `addresses` where somebody listens, and waits
+    /// at most `patience`, now and for all that follows until
+    /// [`begin`](Self::begin) is called.
+    ///
+    /// # Errors
+    /// Why the last of them can't be reached, or the refusal of the first that
+    /// can.
+    pub fn open(addresses: &[Address], patience: Duration) -> Result<Self> {
+        let deadline = Instant::now() + patience;
+        let mut failed = Error::new(Cause::System, "no address of a bus is known");
+        for address in addresses {
+            match reach(address, deadline) {
+                Ok(socket) => {
+                    let mut connection = Self {
+                        socket,
+                        address: address.clone(),
+                        serial: 0,
+                        received: Vec::new(),
+                        waiting: VecDeque::new(),
+                        deadline,
+                        patience,
+                    };
+                    connection.greet().context(|| address.show())?;
+                    return Ok(connection);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Begins something new, which may take as long as the patience is.
+    pub fn begin(&mut self) {
+        self.deadline = Instant::now() + self.patience;
+    }
+
+    /// Whether a bus is between us and those we call.
+    #[must_use]
+    pub fn is_bus(&self) -> bool {
+        self.address.is_bus
+    }
+
+    fn greet(&mut self) -> Result<()> {
+        self.write(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        if self.address.is_bus {
+            self.send(&Call {
+                destination: Some(BUS),
+                path: "/org/freedesktop/DBus",
+                interface: BUS,
+                member: "Hello",
+                arguments: &[],
+            })?;
+        }
+        // An empty challenge, and what comes of it.
+        for _ in 0..2 {
+            let line = self.line()?;
+            match line.split(' ').next() {
+                Some("DATA") => {}
+                Some("OK") => {
+                    // The name that the bus gives us is of no use here.
+                    return if self.address.is_bus {
+                        self.reply(1).map(drop).map_err(Error::from)
+                    } else {
+                        Ok(())
+                    };
+                }
+                _ => break,
+            }
+        }
+        Err(Error::new(Cause::System, "it refuses who we are"))
+    }
+
+    /// Sends a call and returns its number, by which
+    /// [`reply`](Self::reply) knows the answer.
+    ///
+    /// # Errors
+    /// The other end is gone or takes nothing within the deadline.
+    pub fn send(&mut self, call: &Call<'_>) -> Result<u32> {
+        self.serial += 1;
+        let message = call.encode(self.serial);
+        self.write(&message)?;
+        Ok(self.serial)
+    }
+
+    /// Waits for the answer to the call `serial`.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] if the call is refused; a broken or late answer.
+    pub fn reply(&mut self, serial: u32) -> Result<Message, Failure> {
+        let mine = |message: &Message| {
+            message.reply_to == Some(serial) && matches!(message.kind, Kind::Return | Kind::Error)
+        };
+        let message = self.wait_for(mine)?;
+        if message.kind == Kind::Return {
+            return Ok(message);
+        }
+        Err(Failure::Refused(Refusal {
+            text: match message.arguments.first() {
+                Some(wire::Value::String(text)) => text.replace('\n', " "),
+                _ => String::new(),
+            },
+            name: message.error,
+        }))
+    }
+
+    /// Waits for a signal that `wanted` knows.
+    ///
+    /// # Errors
+    /// The other end is gone, or the deadline passed.
+    pub fn signal(&mut self, wanted: impl Fn(&Message) -> bool) -> Result<Message> {
+        self.wait_for(|message| message.kind == Kind::Signal && wanted(message))
+    }
+
+    /// The first message that is `wanted`; others stay for later.
+    fn wait_for(&mut self, wanted: impl Fn(&Message) -> bool) -> Result<Message> {
+        let mut at = 0;
+        loop {
+            while at < self.waiting.len() {
+                if wanted(&self.waiting[at]) {
+                    // Just seen to be there.
+                    if let Some(message) = self.waiting.remove(at) {
+                        return Ok(message);
+                    }
+                }
+                at += 1;
+            }
+            match Message::take(&mut self.received) {
+                Ok(Some(message)) => self.waiting.push_back(message),
+                Ok(None) => self.read()?,
+                Err(why) => return Err(Error::new(Cause::System, format!("it sent {why}"))),
+            }
+        }
+    }
+
+    /// A line of the greeting.
+    fn line(&mut self) -> Result<String> {
+        loop {
+            if let Some(end) = self.received.windows(2).position(|two| two == b"\r\n") {
+                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            if self.received.len() > 4096 {
+                return Err(Error::new(Cause::System, "it is no bus"));
+            }
+            self.read()?;
+        }
+    }
+
+    /// Reads what is there, after waiting for it.
+    fn read(&mut self) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(0) => {
+                    return Err(Error::new(Cause::System, "it closed the connection"));
+                }
+                Ok(length) => {
+                    self.received.extend_from_slice(&buffer[..length]);
+                    return Ok(());
+                }
+                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLIN)?,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(sys::Error::new("recv()", errno).into()),
+            }
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT)?,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(sys::Error::new("send()", errno).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket is ready or the deadline passed.
+    fn wait(&self, events: PollFlags) -> Result<()> {
+        let mut polled = [PollFd::new(self.socket.as_fd(), events)];
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that it never spins.
+        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polled, timeout) {
+            Ok(0) => Err(late(self.patience)),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(sys::Error::new("poll()", errno).into()),
+        }
+    }
+}
+
+/// A call that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The error's name, such as `org.freedesktop.systemd1.NoSuchUnit`.
+    pub name: String,
+    /// Words for people.
+    pub text: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// There is one: no.
+    Refused(Refusal),
+    /// The way to the answer is broken.
+    Broken(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Broken(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Broken(error) => error,
+            Failure::Refused(Refusal { name, text }) if text.is_empty() => {
+                Error::new(Cause::System, name)
+            }
+            Failure::Refused(Refusal { text, .. }) => Error::new(Cause::System, text),
+        }
+    }
+}
+
+fn late(patience: Duration) -> Error {
+    let text = format!("no answer within {} s", patience.as_secs());
+    Error::new(Cause::System, text).with_errno(Errno::ETIMEDOUT)
+}
+
+/// Connects. A listener whose queue is full answers `EAGAIN` and is tried
+/// until the deadline.
+fn reach(address: &Address, deadline: Instant) -> Result<OwnedFd> {
+    let at = match address.path.split_first() {
+        Some((0, name)) => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(address.path.as_slice()),
+    };
+    let doing = || format!("connect({:?})", address.show());
+    let at = sys::call(at, doing)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made = socket(AddressFamily::Unix, SockType::Stream, flags, None);
+    let made = sys::call(made, || "socket()".to_owned())?;
+    loop {
+        match connect(made.as_raw_fd(), &at) {
+            Ok(()) => return Ok(made),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(errno) => return Err(sys::Error::new(doing(), errno).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the bus is a thread of the test")]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+
+    /// A bus that says `answers` once it is greeted, and reads until we go.
+    fn bus(answers: Vec<u8>) -> (tempdir::Directory, Address, JoinHandle<Vec<u8>>) {
+        let directory = tempdir::Directory::new();
+        let path = directory.path.join("bus");
+        let listener = UnixListener::bind(&path).unwrap();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut heard = Vec::new();
+            stream.write_all(&answers).unwrap();
+            // A caller that goes early resets the connection.
+            let _ = stream.read_to_end(&mut heard);
+            heard
+        });
+        let address = Address::at(path.to_str().unwrap(), false);
+        (directory, address, served)
+    }
+
+    mod tempdir {
+        use std::path::PathBuf;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        pub(super) struct Directory {
+            pub(super) path: PathBuf,
+        }
+
+        impl Directory {
+            pub(super) fn new() -> Self {
+                static NEXT: AtomicU32 = AtomicU32::new(0);
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let name = format!("rrun-dbus-{}-{number}", std::process::id());
+                let path = std::env::temp_dir().join(name);
+                std::fs::create_dir(&path).unwrap();
+                Self { path }
+            }
+        }
+
+        impl Drop for Directory {
+            fn drop(&mut self) {
+                std::fs::remove_dir_all(&self.path).unwrap();
+            }
+        }
+    }
+
+    const GREETING: &[u8] = b"DATA\r\nOK 0123\r\n";
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn answers(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    /// A signal `Done`, then the return of call 1 with nothing in it, then an
+    /// error for call 2: `no.way` with the text `x`.
+    const SIGNAL: &[u8] = b"l\x04\x00\x01\x00\x00\x00\x00\x07\x00\x00\x00\x0d\x00\x00\x00\
+        \x03\x01s\x00\x04\x00\x00\x00Done\x00\x00\x00\x00";
+    const RETURN: &[u8] = b"l\x02\x00\x01\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00\x00\
+        \x05\x01u\x00\x01\x00\x00\x00";
+    const REFUSAL: &[u8] = b"l\x03\x00\x01\x06\x00\x00\x00\x09\x00\x00\x00\x1f\x00\x00\x00\
+        \x05\x01u\x00\x02\x00\x00\x00\
+        \x04\x01s\x00\x06\x00\x00\x00no.way\x00\x00\
+        \x08\x01g\x00\x01s\x00\x00\
+        \x01\x00\x00\x00x\x00";
+
+    fn call(connection: &mut Connection) -> u32 {
+        let call = Call {
+            destination: None,
+            path: "/",
+            interface: "i",
+            member: "m",
+            arguments: &[],
+        };
+        connection.send(&call).unwrap()
+    }
+
+    #[test]
+    fn answers_and_signals_are_found_in_any_order() {
+        let (_directory, address, served) = bus(answers(&[GREETING, SIGNAL, RETURN, REFUSAL]));
+        let mut connection = Connection::open(&[address], LONG).unwrap();
+        let (first, second) = (call(&mut connection), call(&mut connection));
+        let Err(Failure::Refused(refusal)) = connection.reply(second) else {
+            panic!("it was refused")
+        };
+        assert_eq!((&*refusal.name, &*refusal.text), ("no.way", "x"));
+        assert_eq!(connection.reply(first).unwrap().arguments, []);
+        let signal = connection.signal(|signal| signal.member == "Done");
+        assert_eq!(signal.unwrap().member, "Done");
+        drop(connection);
+        let heard = served.join().unwrap();
+        assert!(heard.starts_with(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\nl\x01"));
+    }
+
+    #[test]
+    fn a_bus_that_does_not_answer_is_left_in_time() {
+        for (name, said, expected) in [
+            ("nothing", &b""[..], "no answer within 0 s"),
+            ("half a greeting", b"DATA\r\nOK", "no answer within 0 s"),
+            (
+                "a refusal",
+                b"REJECTED EXTERNAL\r\n",
+                "it refuses who we are",
+            ),
+            ("no bus", &[b'x'; 8192], "it is no bus"),
+        ] {
+            let (_directory, address, served) = bus(said.to_vec());
+            let path = address.show();
+            let error = Connection::open(&[address], SHORT).unwrap_err();
+            assert_eq!(error.to_string(), format!("{path}: {expected}"), "{name}");
+            served.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_broken_or_missing_is_an_error() {
+        for (name, said, patience, expected) in [
+            ("none", &b""[..], SHORT, "no answer within 0 s"),
+            (
+                "no message",
+                &[b'x'; 16],
+                LONG,
+                "it sent a message in no known byte order",
+            ),
+        ] {
+            let (_directory, address, served) = bus(answers(&[GREETING, said]));
+            let mut connection = Connection::open(&[address], patience).unwrap();
+            let sent = call(&mut connection);
+            let error = Error::from(connection.reply(sent).unwrap_err());
+            assert_eq!(error.to_string(), expected, "{name}");
+            drop(connection);
+            served.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_the_next_address_is_tried() {
+        let (directory, address, served) = bus(GREETING.to_vec());
+        let nobody = directory.path.join("nobody");
+        let missing = Address::at(nobody.to_str().unwrap(), true);
+        let connection = Connection::open(&[missing.clone(), address], LONG).unwrap();
+        assert!(!connection.is_bus());
+        drop(connection);
+        served.join().unwrap();
+        let error = Connection::open(&[missing], LONG).unwrap_err();
+        let expected = format!("connect({nobody:?}): no such file or directory");
+        assert_eq!(error.to_string(), expected);
+    }
+}
