@@ -178,8 +178,8 @@ impl Systemd {
     /// Makes the unit `name`, with the process `pid` in it if it is a scope.
     ///
     /// # Errors
-    /// A unit of this name exists, a property is refused, the job fails or
-    /// takes too long.
+    /// A unit of this name exists ([`Kind::AlreadyExists`]), a property is
+    /// refused, the job fails or takes too long.
     pub fn start(&mut self, name: &str, properties: &[(String, Value)], pid: Pid) -> Result<()> {
         let is_scope = name.ends_with(".scope");
         let doing = || format!("start the unit {name:?}");
@@ -209,8 +209,13 @@ impl Systemd {
             // One that has failed and was not forgotten.
             Err(Failure::Refused(refusal)) if refusal.name.ends_with(".UnitExists") => {
                 self.forget(name)?;
-                self.run_job("StartTransientUnit", &arguments)
-                    .context(doing)
+                match self.run_job("StartTransientUnit", &arguments) {
+                    Err(Failure::Refused(refusal)) if refusal.name.ends_with(".UnitExists") => {
+                        let error = Error::new(Kind::AlreadyExists, refusal.text);
+                        Err(error.within(doing()))
+                    }
+                    started => started.context(doing),
+                }
             }
             started => started.context(doing),
         }

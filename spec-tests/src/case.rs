@@ -2,7 +2,7 @@
 //! so, what it needs from the machine, and the exceptions by runtime.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Who says that the expected answer is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +32,9 @@ pub enum Needs {
     V2,
     /// A cgroup2 that holds the controllers, and no v1.
     V2Limits,
+    /// systemd as the machine's first process, and the v2 view
+    /// (`hack/vm --systemd` starts one).
+    Systemd,
 }
 
 /// One case.
@@ -132,6 +135,10 @@ impl Case {
             }
             (Needs::V2Limits, "v1" | "hybrid") => {
                 Some("only the v2 view reads v2 files".to_owned())
+            }
+            (Needs::Systemd, "v1" | "hybrid") => Some("only in the v2 view".to_owned()),
+            (Needs::Systemd, _) if !Path::new("/run/systemd/system").is_dir() => {
+                Some("systemd does not run here".to_owned())
             }
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
             _ => None,

@@ -24,6 +24,8 @@ mod run;
 mod safety;
 #[path = "cases/seccomp.rs"]
 mod seccomp;
+#[path = "cases/systemd.rs"]
+mod systemd;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("seccomp", seccomp::CASES),
             ("safety", safety::CASES),
+            ("systemd", systemd::CASES),
         ],
     )
 }

@@ -33,7 +33,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Kind, Result};
 pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member, unit};
 use crate::systemd::Systemd;
@@ -74,7 +74,7 @@ impl Cgroup {
         Ok(Self {
             manager: plan.manager,
             joined,
-            unit: plan.unit.as_ref().map(|unit| unit.name.clone()),
+            unit: None,
             init: None,
         })
     }
@@ -91,7 +91,13 @@ impl Cgroup {
         let Some(unit) = &plan.unit else {
             return Ok(());
         };
-        Systemd::connect(unit.name.instance)?.start(&unit.name.unit, &unit.properties, pid)?;
+        let mut systemd = Systemd::connect(unit.name.instance)?;
+        let started = systemd.start(&unit.name.unit, &unit.properties, pid);
+        // One of this name that was there before is somebody else's: it must
+        // not be stopped when this create is undone.
+        let is_ours = !matches!(&started, Err(error) if error.kind() == Kind::AlreadyExists);
+        self.unit = is_ours.then(|| unit.name.clone());
+        started?;
         self.joined = create::directories(plan)?;
         self.limit(plan)?;
         // systemd moves it in its own hierarchies only.

@@ -113,11 +113,11 @@ impl Connection {
     /// [`begin`](Self::begin) is called.
     ///
     /// # Errors
-    /// Why the last of them can't be reached, or the refusal of the first that
+    /// Why the first of them can't be reached, or the refusal of the first that
     /// can.
     pub fn open(addresses: &[Address], patience: Duration) -> Result<Self> {
         let deadline = Instant::now() + patience;
-        let mut failed = Error::new(Cause::System, "no address of a bus is known");
+        let mut failed: Option<Error> = None;
         for address in addresses {
             match reach(address, deadline) {
                 Ok(socket) => {
@@ -133,10 +133,12 @@ impl Connection {
                     connection.greet().context(|| address.show())?;
                     return Ok(connection);
                 }
-                Err(error) => failed = error,
+                // The first is the one that people know.
+                Err(error) => failed = Some(failed.unwrap_or(error)),
             }
         }
-        Err(failed)
+        let unknown = || Error::new(Cause::System, "no address of a bus is known");
+        Err(failed.unwrap_or_else(unknown))
     }
 
     /// Begins something new, which may take as long as the patience is.
