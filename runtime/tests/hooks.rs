@@ -6,7 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::ffi::CString;
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use rrun::hooks::run_all;
 use rrun::plan::hooks::Hook;
@@ -57,13 +58,20 @@ fn a_hook_gets_the_state_and_its_failure_says_what_it_printed() {
 
 fn a_hook_out_of_time_is_killed_with_what_it_started() {
     let marker = std::env::temp_dir().join(format!("rrun-hook-{}", std::process::id()));
-    let script = format!("(sleep 2; touch {}) & sleep 60", marker.display());
+    let script = format!("sleep 1000 & echo $! >{}; sleep 60", marker.display());
     assert_eq!(
         outcome(&script, Some(1)),
         "poststart hook #0 \"/bin/sh\": timed out after 1 s"
     );
-    std::thread::sleep(Duration::from_millis(1500));
-    assert!(!marker.exists(), "the hook's child outlived it");
+    let child = fs::read_to_string(&marker).unwrap();
+    fs::remove_file(&marker).unwrap();
+    let stat = format!("/proc/{}/stat", child.trim());
+    let end = Instant::now() + Duration::from_secs(20);
+    // Killed, it may be a zombie until its new parent has reaped it.
+    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < end, "the hook's child outlived it");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn a_timeout_beyond_the_end_of_time_is_none() {

@@ -19,6 +19,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 use std::sync::mpsc;
 use std::thread;
@@ -179,12 +180,19 @@ fn trapped(filter: &Filter) -> String {
 /// The filter is loaded and met in a second thread.
 fn beside_a_thread(filter: &Filter) -> String {
     let filter = filter.clone();
+    let (begins, began) = mpsc::channel();
     let (alive, died) = mpsc::channel::<Errno>();
     thread::spawn(move || {
+        begins.send(nix::unistd::gettid()).unwrap();
         load(&filter);
         alive.send(sethostname()).unwrap();
     });
-    match died.recv_timeout(Duration::from_millis(300)) {
+    let thread = Path::new("/proc/self/task").join(began.recv().unwrap().to_string());
+    while thread.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // A process that is killed as a whole does not come here.
+    match died.try_recv() {
         Ok(errno) => format!("{errno:?}"),
         Err(_) => "the process lives".to_owned(),
     }

@@ -1,5 +1,5 @@
-//! Tells when a container runs out of memory, from its creation on, and never
-//! later than its exit is told.
+//! Tells when a container runs out of memory: it is watched from its creation on,
+//! told of once its start has been, and never later than its exit.
 //!
 //! v1 counts into an eventfd for each container (cgroup.event_control); the
 //! kernel signals it before it kills. On v2 the counter `oom_kill` of
@@ -45,13 +45,22 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    watches: HashMap<String, Watch>,
+    watches: HashMap<String, Watched>,
     /// The instance for all of v2, once there is one, and the task that reads
     /// it, which lives as long as the watch over all.
     changes: Option<Arc<AsyncFd<Changes>>>,
     reader: Option<JoinHandle<()>>,
     /// Looks at the counters of [`Watch::Polled`] while there are any.
     poller: Option<JoinHandle<()>>,
+}
+
+/// A container that is watched.
+struct Watched {
+    watch: Watch,
+    /// Its start was told.
+    started: bool,
+    /// It ran out of memory before that.
+    seen: bool,
 }
 
 /// How one container is watched.
@@ -119,18 +128,37 @@ impl OomWatch {
             let poller = poll(Arc::downgrade(&self.shared));
             state.poller = Some(tokio::spawn(poller));
         }
-        state.watches.insert(id.to_owned(), watch);
+        let watched = Watched {
+            watch,
+            started: false,
+            seen: false,
+        };
+        state.watches.insert(id.to_owned(), watched);
+    }
+
+    /// The start of `id` was told: what was seen is told from now on.
+    pub(crate) fn started(&self, id: &str) {
+        let mut state = self.shared.state();
+        let Some(watched) = state.watches.get_mut(id) else {
+            return;
+        };
+        watched.started = true;
+        let seen = std::mem::take(&mut watched.seen);
+        drop(state);
+        if seen {
+            (self.shared.on_oom)(id);
+        }
     }
 
     /// Tells of an OOM that was not told yet, and watches `id` no more. Before
     /// the exit is told, and before the cgroup is removed.
     pub(crate) fn finish(&self, id: &str) {
         let mut state = self.shared.state();
-        let Some(mut watch) = state.watches.remove(id) else {
+        let Some(mut watched) = state.watches.remove(id) else {
             return;
         };
-        let seen = watch.look();
-        match watch {
+        let seen = watched.watch.look() || watched.seen;
+        match watched.watch {
             Watch::Event { waiter, .. } => waiter.abort(),
             Watch::Changes { watch, .. } => {
                 if let Some(changes) = &state.changes {
@@ -201,7 +229,8 @@ impl OomWatch {
 impl Drop for OomWatch {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        let waiters = state.watches.drain().filter_map(|(_, watch)| match watch {
+        let all = state.watches.drain();
+        let waiters = all.filter_map(|(_, watched)| match watched.watch {
             Watch::Event { waiter, .. } => Some(waiter),
             _ => None,
         });
@@ -224,12 +253,26 @@ impl Shared {
         let mut state = self.state();
         let all = state.watches.iter_mut();
         let seen: Vec<String> = all
-            .filter(|(_, watch)| wanted(watch))
-            .filter_map(|(id, watch)| watch.look().then(|| id.clone()))
+            .filter(|(_, watched)| wanted(&watched.watch))
+            .filter_map(|(id, watched)| watched.watch.look().then(|| id.clone()))
             .collect();
         drop(state);
         for id in seen {
-            (self.on_oom)(&id);
+            self.saw(&id);
+        }
+    }
+
+    /// Tells it, or keeps it until the start of the container was told.
+    fn saw(&self, id: &str) {
+        let mut state = self.state();
+        let Some(watched) = state.watches.get_mut(id) else {
+            return;
+        };
+        let told = watched.started;
+        watched.seen = !told;
+        drop(state);
+        if told {
+            (self.on_oom)(id);
         }
     }
 }
@@ -310,7 +353,7 @@ async fn wait(shared: Weak<Shared>, id: String, event: Arc<AsyncFd<EventFd>>, fi
             return;
         };
         if seen {
-            (shared.on_oom)(&id);
+            shared.saw(&id);
         }
         if !file.exists() {
             return;
@@ -355,7 +398,7 @@ async fn poll(shared: Weak<Shared>) {
         let all = state.watches.values();
         if !all
             .into_iter()
-            .any(|watch| matches!(watch, Watch::Polled(_)))
+            .any(|watched| matches!(watched.watch, Watch::Polled(_)))
         {
             state.poller = None;
             return;

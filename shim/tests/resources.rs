@@ -22,15 +22,17 @@ mod oom;
 )]
 mod stats;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::{cgroups, cgroups_v2};
 use nix::sys::inotify::{InitFlags, Inotify};
 use rrun::cgroup::hierarchy::{Hierarchies, Mode};
@@ -54,6 +56,11 @@ const CASES: &[(&str, Case)] = &[
         told_at_the_end,
     ),
     ("a second OOM is told again", told_again),
+    ("an OOM is not told before the start", told_after_the_start),
+    (
+        "an OOM of what never starts is told at the end",
+        told_without_a_start,
+    ),
     ("the end of a cgroup is no OOM", end_is_no_oom),
     ("two containers are told apart", told_apart),
     ("without an inotify instance the counter is read", polled),
@@ -101,6 +108,22 @@ fn parse_v1(bytes: &[u8]) -> cgroups::metrics::Metrics {
 fn parse_v2(bytes: &[u8]) -> cgroups_v2::metrics::Metrics {
     cgroups_v2::metrics::Metrics::parse_from_bytes(bytes).unwrap()
 }
+
+/// How long something may take that happens by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The files that metrics are compared with.
+const COMPARED: &[&str] = &[
+    "cpuacct.usage",
+    "cpuacct.stat",
+    "cpu.stat",
+    "memory.current",
+    "memory.events",
+    "memory.failcnt",
+    "memory.max_usage_in_bytes",
+    "memory.stat",
+    "memory.usage_in_bytes",
+];
 
 /// How much memory a cgroup may use here.
 const LIMIT: u64 = 16 << 20;
@@ -179,24 +202,18 @@ impl Group {
         all.into_iter().find(|path| path.exists())
     }
 
-    fn text(&self, name: &str) -> String {
-        let file = self.file(name).unwrap_or_else(|| panic!("no {name}"));
-        fs::read_to_string(file).unwrap()
-    }
-
-    /// The number of a key in a file.
-    fn key(&self, file: &str, key: &str) -> u64 {
-        let text = self.text(file);
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {key} in {file}"))
-            .parse()
-            .unwrap()
-    }
-
-    fn number(&self, file: &str) -> u64 {
-        self.text(file).trim().parse().unwrap()
+    /// The metrics, and the files as they stood all the while: the shell runs on
+    /// for a moment after its answer, and the kernel adds up some counters late.
+    fn metrics(&self) -> (Any, Files) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let before = Files::read(&self.directories);
+            let any = self.cgroups().metrics().unwrap();
+            if Files::read(&self.directories) == before {
+                return (any, before);
+            }
+            assert!(Instant::now() < end, "its counters never stand still");
+        }
     }
 
     /// Has the shell run a command, and waits for its end.
@@ -216,6 +233,44 @@ impl Group {
         drop(self.shell.stdin.take());
         self.shell.kill().unwrap();
         self.shell.wait().unwrap();
+    }
+}
+
+/// What the files of a cgroup say, by name.
+#[derive(PartialEq)]
+struct Files(BTreeMap<String, String>);
+
+impl Files {
+    fn read(directories: &[PathBuf]) -> Self {
+        let mut all = BTreeMap::new();
+        for directory in directories {
+            for name in COMPARED {
+                if let Ok(text) = fs::read_to_string(directory.join(name)) {
+                    all.entry((*name).to_owned()).or_insert(text);
+                }
+            }
+        }
+        Self(all)
+    }
+
+    fn text(&self, name: &str) -> String {
+        let text = self.0.get(name);
+        text.unwrap_or_else(|| panic!("no {name}")).clone()
+    }
+
+    /// The number of a key in a file.
+    fn key(&self, file: &str, key: &str) -> u64 {
+        let text = self.text(file);
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {key} in {file}"))
+            .parse()
+            .unwrap()
+    }
+
+    fn number(&self, file: &str) -> u64 {
+        self.text(file).trim().parse().unwrap()
     }
 }
 
@@ -245,70 +300,70 @@ fn runtime() -> tokio::runtime::Runtime {
 fn metrics(group: &mut Group) {
     group.run("head -c 3000000 /dev/zero | tail -c 3000000 >/dev/null");
     group.run("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
-    let any = group.cgroups().metrics().unwrap();
+    let (any, files) = group.metrics();
     match any.type_url.as_str() {
-        V1 => metrics_v1(group, &parse_v1(&any.value)),
-        V2 => metrics_v2(group, &parse_v2(&any.value)),
+        V1 => metrics_v1(&files, &parse_v1(&any.value)),
+        V2 => metrics_v2(group, &files, &parse_v2(&any.value)),
         other => panic!("{other}"),
     }
 }
 
-fn metrics_v1(group: &Group, metrics: &cgroups::metrics::Metrics) {
+fn metrics_v1(files: &Files, metrics: &cgroups::metrics::Metrics) {
     let memory = &metrics.memory;
-    let stat = |key: &str| group.key("memory.stat", key);
+    let stat = |key: &str| files.key("memory.stat", key);
     for (name, value, expected) in [
         (
             "cpu",
             metrics.cpu.usage.total,
-            group.number("cpuacct.usage"),
+            files.number("cpuacct.usage"),
         ),
         (
             "user",
             metrics.cpu.usage.user,
-            group.key("cpuacct.stat", "user") * 10_000_000,
+            files.key("cpuacct.stat", "user") * 10_000_000,
         ),
         (
             "kernel",
             metrics.cpu.usage.kernel,
-            group.key("cpuacct.stat", "system") * 10_000_000,
+            files.key("cpuacct.stat", "system") * 10_000_000,
         ),
         (
             "per cpu",
             metrics.cpu.usage.per_cpu.iter().sum(),
-            group.number("cpuacct.usage"),
+            files.number("cpuacct.usage"),
         ),
         (
             "periods",
             metrics.cpu.throttling.periods,
-            group.key("cpu.stat", "nr_periods"),
+            files.key("cpu.stat", "nr_periods"),
         ),
         (
             "throttled",
             metrics.cpu.throttling.throttled_periods,
-            group.key("cpu.stat", "nr_throttled"),
+            files.key("cpu.stat", "nr_throttled"),
         ),
         (
             "throttled time",
             metrics.cpu.throttling.throttled_time,
-            group.key("cpu.stat", "throttled_time"),
+            files.key("cpu.stat", "throttled_time"),
         ),
         ("pids", metrics.pids.current, 1),
         ("pids limit", metrics.pids.limit, 50),
         (
             "memory",
             memory.usage.usage,
-            group.number("memory.usage_in_bytes"),
+            files.number("memory.usage_in_bytes"),
         ),
         ("memory limit", memory.usage.limit, LIMIT),
         (
             "memory max",
             memory.usage.max,
-            group.number("memory.max_usage_in_bytes"),
+            files.number("memory.max_usage_in_bytes"),
         ),
         (
             "failcnt",
             memory.usage.failcnt,
-            group.number("memory.failcnt"),
+            files.number("memory.failcnt"),
         ),
         ("rss", memory.rss, stat("rss")),
         ("cache", memory.cache, stat("cache")),
@@ -340,10 +395,10 @@ fn metrics_v1(group: &Group, metrics: &cgroups::metrics::Metrics) {
     assert!(memory.rss + memory.cache > 0);
 }
 
-fn metrics_v2(group: &Group, metrics: &cgroups_v2::metrics::Metrics) {
+fn metrics_v2(group: &Group, files: &Files, metrics: &cgroups_v2::metrics::Metrics) {
     let (memory, cpu) = (&metrics.memory, &metrics.cpu);
-    let stat = |key: &str| group.key("memory.stat", key);
-    let time = |key: &str| group.key("cpu.stat", key);
+    let stat = |key: &str| files.key("memory.stat", key);
+    let time = |key: &str| files.key("cpu.stat", key);
     for (name, value, expected) in [
         ("cpu", cpu.usage_usec, time("usage_usec")),
         ("user", cpu.user_usec, time("user_usec")),
@@ -353,7 +408,7 @@ fn metrics_v2(group: &Group, metrics: &cgroups_v2::metrics::Metrics) {
         ("throttled time", cpu.throttled_usec, time("throttled_usec")),
         ("pids", metrics.pids.current, 1),
         ("pids limit", metrics.pids.limit, 50),
-        ("memory", memory.usage, group.number("memory.current")),
+        ("memory", memory.usage, files.number("memory.current")),
         ("memory limit", memory.usage_limit, LIMIT),
         ("swap", memory.swap_usage, 0),
         ("anon", memory.anon, stat("anon")),
@@ -368,7 +423,7 @@ fn metrics_v2(group: &Group, metrics: &cgroups_v2::metrics::Metrics) {
         (
             "max events",
             metrics.memory_events.max,
-            group.key("memory.events", "max"),
+            files.key("memory.events", "max"),
         ),
     ] {
         assert_eq!(value, expected, "{name}");
@@ -407,7 +462,16 @@ fn watch() -> (OomWatch, Told) {
     (watch, told)
 }
 
-/// Lets the event loop run for a while.
+/// Lets the event loop run until it told just these.
+async fn until_told(told: &Told, expected: &[&str]) {
+    let end = Instant::now() + PATIENCE;
+    while *told.lock().unwrap() != expected && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+/// Lets the event loop run for a while, in which nothing is to happen.
 async fn a_while() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
@@ -416,9 +480,9 @@ fn told_by_itself(group: &mut Group) {
     runtime().block_on(async {
         let (watch, told) = watch();
         watch.watch("a", &group.cgroups());
+        watch.started("a");
         group.run_out_of_memory();
-        a_while().await;
-        assert_eq!(*told.lock().unwrap(), ["a"]);
+        until_told(&told, &["a"]).await;
         watch.finish("a");
         a_while().await;
         assert_eq!(*told.lock().unwrap(), ["a"]);
@@ -429,6 +493,7 @@ fn told_at_the_end(group: &mut Group) {
     runtime().block_on(async {
         let (watch, told) = watch();
         watch.watch("a", &group.cgroups());
+        watch.started("a");
         a_while().await;
         // No await from here on: the loop doesn't see it.
         group.run_out_of_memory();
@@ -446,12 +511,39 @@ fn told_again(group: &mut Group) {
     runtime().block_on(async {
         let (watch, told) = watch();
         watch.watch("a", &group.cgroups());
+        watch.started("a");
+        group.run_out_of_memory();
+        until_told(&told, &["a"]).await;
+        group.run_out_of_memory();
+        until_told(&told, &["a", "a"]).await;
+        watch.finish("a");
+        assert_eq!(*told.lock().unwrap(), ["a", "a"]);
+    });
+}
+
+fn told_after_the_start(group: &mut Group) {
+    runtime().block_on(async {
+        let (watch, told) = watch();
+        watch.watch("a", &group.cgroups());
         group.run_out_of_memory();
         a_while().await;
+        assert!(told.lock().unwrap().is_empty());
+        watch.started("a");
+        assert_eq!(*told.lock().unwrap(), ["a"]);
+        watch.finish("a");
+        assert_eq!(*told.lock().unwrap(), ["a"]);
+    });
+}
+
+fn told_without_a_start(group: &mut Group) {
+    runtime().block_on(async {
+        let (watch, told) = watch();
+        watch.watch("a", &group.cgroups());
         group.run_out_of_memory();
         a_while().await;
         watch.finish("a");
-        assert_eq!(*told.lock().unwrap(), ["a", "a"]);
+        watch.started("a");
+        assert_eq!(*told.lock().unwrap(), ["a"]);
     });
 }
 
@@ -460,6 +552,7 @@ fn end_is_no_oom(group: &mut Group) {
         let (watch, told) = watch();
         let cgroups = group.cgroups();
         watch.watch("a", &cgroups);
+        watch.started("a");
         group.end();
         cgroups.remove("").await.unwrap();
         a_while().await;
@@ -473,10 +566,11 @@ fn told_apart(group: &mut Group) {
         let mut other = Group::new("b");
         let (watch, told) = watch();
         watch.watch("a", &group.cgroups());
+        watch.started("a");
         watch.watch("b", &other.cgroups());
+        watch.started("b");
         other.run_out_of_memory();
-        a_while().await;
-        assert_eq!(*told.lock().unwrap(), ["b"]);
+        until_told(&told, &["b"]).await;
         group.run_out_of_memory();
         watch.finish("b");
         watch.finish("a");
@@ -494,9 +588,9 @@ fn polled(group: &mut Group) {
         assert!(!taken.is_empty());
         let (watch, told) = watch();
         watch.watch("a", &group.cgroups());
+        watch.started("a");
         group.run_out_of_memory();
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        assert_eq!(*told.lock().unwrap(), ["a"]);
+        until_told(&told, &["a"]).await;
         drop(taken);
         watch.finish("a");
         assert_eq!(*told.lock().unwrap(), ["a"]);
@@ -511,7 +605,7 @@ fn left_behind(group: &mut Group) {
         }
         // A cgroup of another name is not the container's own.
         cgroups.remove("other").await.unwrap();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let error = cgroups
             .remove("shim-resources")
             .await
@@ -522,7 +616,7 @@ fn left_behind(group: &mut Group) {
                 && error.ends_with("\"): device or resource busy"),
             "{error}"
         );
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < PATIENCE);
         group.end();
         cgroups.remove("other").await.unwrap();
         assert!(group.directories.iter().all(|directory| directory.exists()));

@@ -19,6 +19,19 @@ use crate::case::Test;
 /// time by it.
 pub const HANG: Duration = Duration::from_secs(40);
 
+/// Waits until `done`, looking every few milliseconds.
+///
+/// # Panics
+/// When it does not come to that within [`HANG`].
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < HANG, "it never comes: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {

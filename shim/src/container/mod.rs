@@ -99,6 +99,7 @@ impl Container {
             ..TaskStart::default()
         };
         self.shared.publish(topics::TASK_START_EVENT_TOPIC, &event);
+        self.shared.oom.started(&self.id);
         Ok(self.init.pid())
     }
 

@@ -184,6 +184,18 @@ impl Recorder {
         events.map(|event| word(event).trim().to_owned()).collect()
     }
 
+    /// [`story`](Recorder::story) of a container that was deleted: it is told of
+    /// that after the one who deletes it is answered.
+    ///
+    /// # Panics
+    /// When its delete is never told.
+    #[track_caller]
+    pub fn whole_story(&self, container: &str) -> Vec<String> {
+        let is = |event: &Event| event.topic == "delete" && event.container == container;
+        self.wait("delete", |events| events.iter().any(is));
+        self.story(container)
+    }
+
     /// How often each process was said to have ended: (container, exec).
     pub fn exits(&self) -> BTreeMap<(String, String), u32> {
         let mut exits = BTreeMap::new();

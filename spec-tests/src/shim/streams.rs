@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
@@ -108,6 +109,7 @@ struct Seen {
 /// Reads a FIFO as it comes, until nobody writes any more.
 pub struct Reader {
     shared: Arc<(Mutex<Seen>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Reader {
@@ -119,7 +121,7 @@ impl Reader {
         let mut file = open(path);
         let shared: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
         let seen = shared.clone();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
             loop {
                 let mut state = seen.0.lock().expect("seen");
@@ -142,7 +144,8 @@ impl Reader {
                 }
             }
         });
-        Reader { shared }
+        let thread = Some(thread);
+        Reader { shared, thread }
     }
 
     /// Stops reading, or goes on.
@@ -154,14 +157,16 @@ impl Reader {
         self.shared.1.notify_all();
     }
 
-    /// Closes its end of the FIFO, within a tenth of a second.
+    /// Closes its end of the FIFO; it is closed afterwards.
     ///
     /// # Panics
-    /// Never.
-    pub fn quit(&self) {
+    /// When the FIFO could not be read.
+    pub fn quit(mut self) {
         self.shared.0.lock().expect("seen").quit = true;
         self.shared.1.notify_all();
-        std::thread::sleep(Duration::from_millis(150));
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the reader");
+        }
     }
 
     /// What came so far.

@@ -18,6 +18,7 @@ use super::containerd::{Containerd, Shim, remove_bundle};
 use super::streams::Streams;
 use super::wire::{Answer, Pending};
 use crate::bundle::Bundle;
+use crate::case::Test;
 use crate::runtime::HANG;
 
 /// A container.
@@ -354,6 +355,20 @@ impl Task {
 
 /// How long a shim may take to leave.
 pub const GONE: Duration = HANG;
+
+/// Has the shim leave that has no container.
+///
+/// # Panics
+/// When it refuses. The Go shim may be gone before its answer is sent, which
+/// containerd takes for one.
+#[track_caller]
+pub fn shut_down(test: &Test, shim: &Shim, id: &str) {
+    let answer: Answer<Empty> = shim.call("Shutdown", &shutdown(id));
+    if let Err(failure) = answer {
+        let ended = failure.code.is_none() && test.is("containerd-shim-runc-v2");
+        assert!(ended, "shutdown: {}", failure.text);
+    }
+}
 
 /// The request to leave.
 pub fn shutdown(id: &str) -> ShutdownRequest {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spec_tests::runtime::text;
+use spec_tests::runtime::{text, wait_until};
 use spec_tests::{Bundle, Case};
 
 const MOMENTS: [&str; 6] = [
@@ -35,8 +35,8 @@ pub(crate) const CASES: &[Case] = &[
             ["prestart", "createRuntime", "createContainer"]
         );
         container.start().ok();
-        wait_for(|| lines(&log).contains(&"program".to_owned()));
-        wait_for(|| lines(&log).contains(&"poststart".to_owned()));
+        wait_until("the program", || lines(&log).contains(&"program".to_owned()));
+        wait_until("poststart", || lines(&log).contains(&"poststart".to_owned()));
         container.kill("KILL").ok();
         container.wait_status("stopped");
         container.delete().ok();
@@ -88,7 +88,7 @@ pub(crate) const CASES: &[Case] = &[
             if moment == "poststop" {
                 t.call(&["delete", "--force", &container.id]).ok();
             }
-            wait_for(|| file.exists());
+            wait_until("the hook", || file.exists());
             let text_of = fs::read_to_string(&file).expect("the state");
             assert_eq!(text_of.trim_end().lines().count(), 1, "{text_of}");
             let state: Value = serde_json::from_str(&text_of).expect("JSON");
@@ -214,7 +214,7 @@ pub(crate) const CASES: &[Case] = &[
         t.run(&Bundle::new(t).probe(&["true"]).hook("createRuntime", hook))
             .fails(1, &["hook"]);
         let pid = fs::read_to_string(&file).expect("read");
-        wait_for(|| !std::path::Path::new("/proc").join(pid.trim()).exists());
+        wait_until("the end", || !std::path::Path::new("/proc").join(pid.trim()).exists());
     })
     .except(&[("runc", "kills the hook alone")]),
     Case::runc(
@@ -329,16 +329,4 @@ fn lines(path: &std::path::Path) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
-}
-
-#[track_caller]
-fn wait_for(mut done: impl FnMut() -> bool) {
-    let begin = std::time::Instant::now();
-    while !done() {
-        assert!(
-            begin.elapsed() < spec_tests::runtime::HANG,
-            "it never comes"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }

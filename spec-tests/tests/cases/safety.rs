@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use spec_tests::runtime::text;
+use spec_tests::runtime::{text, wait_until};
 use spec_tests::{Bundle, Case, Test};
 
 const READ_ONLY_FILE_SYSTEM: i32 = 30;
@@ -42,20 +42,22 @@ pub(crate) const CASES: &[Case] = &[
     Case::kernel("no process enters a container in the making", |t| {
         // Its mount namespace still shows the root of the host.
         let reached = t.directory.join("reached");
-        let script = format!("touch {}; sleep 2", text(&reached));
+        let left = t.directory.join("left");
+        let script = format!(
+            "touch {}; until test -e {}; do sleep 0.05; done",
+            text(&reached),
+            text(&left)
+        );
         let bundle = Bundle::new(t)
             .probe(&["pause"])
             .shell_hook("prestart", &script);
         let mut command = t.command(&["create", "-b", text(&bundle.path), &bundle.id]);
         let creating = t.spawn(&mut command);
-        let begin = std::time::Instant::now();
-        while !reached.exists() {
-            assert!(begin.elapsed() < spec_tests::runtime::HANG, "no hook");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        t.call(&["exec", &bundle.id, "/bin/probe", "true"])
-            .fails(255, &["cannot exec in a container that is being created"]);
+        wait_until("the hook", || reached.exists());
+        let refused = t.call(&["exec", &bundle.id, "/bin/probe", "true"]);
+        fs::write(&left, "").expect("the sign");
         creating.wait().ok();
+        refused.fails(255, &["cannot exec in a container that is being created"]);
         t.adopt(&bundle.id).probe(&[], &["report"]).ok();
     })
     .except(&[("runc", "1.1.5 has no state before it is created")]),

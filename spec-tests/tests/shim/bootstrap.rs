@@ -155,10 +155,7 @@ fn runs(test: &Test, generation: Generation) {
     assert_eq!(task.finish(), 7);
     assert_eq!(reader.end(), "{\"said\":[\"hello\"]}\n");
     shim.wait_gone(GONE);
-    containerd.events.wait("delete", |events| {
-        events.iter().any(|event| event.topic == "delete")
-    });
-    let story = containerd.events.story(&id);
+    let story = containerd.events.whole_story(&id);
     assert_eq!(
         story,
         ["create", "start", "exit", "delete"],

@@ -10,9 +10,10 @@ use containerd_shim_protos::api::{
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use serde_json::json;
+use spec_tests::runtime::wait_until;
 use spec_tests::shim::containerd::is_alive;
 use spec_tests::shim::options::{Field, toml, typed};
-use spec_tests::shim::task::{Wish, shutdown};
+use spec_tests::shim::task::{Wish, shut_down, shutdown};
 use spec_tests::shim::wire::Answer;
 use spec_tests::shim::{Code, Containerd, Generation, Streams, Task};
 use spec_tests::{Bundle, Case, Test};
@@ -189,7 +190,7 @@ fn state_of_container(test: &Test) {
     let id = task.id.clone();
     task.leave();
     reader.end();
-    let story = containerd.events.story(&id);
+    let story = containerd.events.whole_story(&id);
     assert_eq!(
         story,
         ["create", "start", "paused", "resumed", "exit", "delete"]
@@ -566,8 +567,9 @@ fn delete_status(test: &Test) {
 
 fn kill(test: &Test) {
     let containerd = one(test);
-    let bundle =
-        Bundle::new(test).shell("trap 'exit 21' USR1; while :; do busybox sleep 0.02; done");
+    let script = "trap 'exit 21' USR1; : >/data/trapped; while :; do busybox sleep 0.02; done";
+    let bundle = Bundle::new(test).shell(script);
+    let trapped = bundle.rootfs().join("data/trapped");
     let task = Task::run(&containerd, bundle, Streams::none());
     task.exec(
         "x",
@@ -577,13 +579,8 @@ fn kill(test: &Test) {
     task.kill("x", libc::SIGTERM).expect("kill");
     assert_eq!(task.wait("x"), 143);
     assert!(is_alive(task.pid));
-    // The shell needs a moment for its trap.
-    let begin = std::time::Instant::now();
-    let mut sent = task.kill("", 0);
-    while begin.elapsed().as_millis() < 300 {
-        sent = task.kill("", 0);
-    }
-    sent.expect("signal 0");
+    task.kill("", 0).expect("signal 0");
+    wait_until("the shell's trap", || trapped.exists());
     task.kill("", libc::SIGUSR1).expect("kill");
     assert_eq!(task.finish(), 21);
 }
@@ -638,14 +635,15 @@ fn stats(test: &Test) {
     use containerd_shim_protos::cgroups::metrics::Metrics;
     let containerd = one(test);
     let task = Task::run(&containerd, sleeper(test), Streams::none());
-    let any = metrics(&task)
-        .expect("stats")
-        .stats
-        .into_option()
-        .expect("metrics");
-    assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
-    let found = Metrics::parse_from_bytes(&any.value).expect("metrics");
-    assert_eq!(found.pids.current, 1);
+    let ask = || {
+        let any = metrics(&task).expect("stats").stats;
+        let any = any.into_option().expect("metrics");
+        assert_eq!(any.type_url, "io.containerd.cgroups.v1.Metrics");
+        Metrics::parse_from_bytes(&any.value).expect("metrics")
+    };
+    // runc's own threads count until it has become the program.
+    wait_until("the one process", || ask().pids.current == 1);
+    let found = ask();
     // What is charged in batches may be nothing yet; the limit is a number always.
     assert!(found.memory.usage.limit > 0);
     assert!(found.cpu.usage.is_some() && found.memory_oom_control.is_some());
@@ -795,8 +793,7 @@ fn failing_creates(test: &Test) {
             failure.text
         );
         assert!(failure.text.contains(text), "{}", failure.text);
-        let answer: Answer<Empty> = shim.call("Shutdown", &shutdown(&id));
-        answer.expect("shutdown");
+        shut_down(test, &shim, &id);
         shim.wait_gone(spec_tests::shim::task::GONE);
         fs::remove_dir_all(copy).expect("the bundle");
     }

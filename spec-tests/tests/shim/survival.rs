@@ -5,11 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use containerd_shim_protos::api::Empty;
 use serde_json::json;
 use spec_tests::shim::containerd::{is_alive, remove_bundle};
-use spec_tests::shim::task::{GONE, Wish, shutdown};
-use spec_tests::shim::wire::Answer;
+use spec_tests::shim::task::{GONE, Wish, shut_down};
 use spec_tests::shim::{Containerd, Generation, Streams, Task};
 use spec_tests::{Bundle, Case, Test};
 
@@ -371,8 +369,7 @@ fn failures(test: &Test) {
             }
             Err(failure) => {
                 assert!(!works, "{}", failure.text);
-                let answer: Answer<Empty> = shim.call("Shutdown", &shutdown(&id));
-                answer.expect("shutdown");
+                shut_down(test, &shim, &id);
                 fs::remove_dir_all(&path).expect("the bundle");
             }
         }
