@@ -5,7 +5,11 @@
 //! |---|---|---|
 //! | `runc` | the Go shim with runc: the oracle | `io.containerd.runc.v2` |
 //! | `rrun` | ours | `io.containerd.rrun.v2` |
-//! | `dropin` | ours | `io.containerd.runc.v2` with `runtime_path` |
+//! | `dropin` | ours | `io.containerd.runc.v2`, found in the place of the Go shim |
+//!
+//! For the last one containerd is started again with another PATH: it sends its
+//! typed options to that name only. (`runtime_path` says the same without PATH,
+//! but containerd before 1.6.21 forgets it on the way: containerd #8207.)
 //!
 //! `hack/engines/run cri` makes the images, the network's configuration and
 //! containerd's, and starts this program in namespaces of its own. Without it
@@ -85,7 +89,7 @@ fn main() -> ExitCode {
         println!("failed: {name}");
     }
     session.stop();
-    println!("cri: {passed} passed, {} failed", failed.len());
+    println!("CRI: {passed} passed, {} failed", failed.len());
     if failed.is_empty() && passed > 0 {
         ExitCode::SUCCESS
     } else {

@@ -16,6 +16,8 @@ use crate::messages::{Empty, ImageStatusRequest, ImageStatusResponse, StatusResp
 /// A containerd that runs.
 pub(crate) struct Containerd {
     work: PathBuf,
+    /// A folder of shims that it finds before those of the PATH.
+    shims: Option<PathBuf>,
     child: Child,
     /// Its CRI.
     pub(crate) cri: Cri,
@@ -26,7 +28,8 @@ impl Containerd {
     /// ready.
     pub(crate) fn start(work: &Path) -> Containerd {
         let containerd = Containerd {
-            child: spawn(work),
+            child: spawn(work, None),
+            shims: None,
             work: work.to_owned(),
             cri: Cri {
                 socket: work.join("sock"),
@@ -63,8 +66,17 @@ impl Containerd {
 
     /// Starts it again.
     pub(crate) fn again(&mut self) {
-        self.child = spawn(&self.work);
+        self.child = spawn(&self.work, self.shims.as_deref());
         self.wait_until_ready();
+    }
+
+    /// From now on it finds the shims in this folder first.
+    pub(crate) fn find_shims(&mut self, shims: Option<PathBuf>) {
+        if self.shims != shims {
+            self.shims = shims;
+            self.stop(Signal::SIGTERM);
+            self.again();
+        }
     }
 
     fn wait_until_ready(&self) {
@@ -75,14 +87,20 @@ impl Containerd {
     }
 }
 
-fn spawn(work: &Path) -> Child {
+fn spawn(work: &Path, shims: Option<&Path>) -> Child {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(work.join("log"))
         .expect("containerd's log");
     let errors: File = log.try_clone().expect("dup");
+    let path = std::env::var("PATH").expect("PATH");
+    let path = match shims {
+        Some(shims) => format!("{}:{path}", shims.display()),
+        None => path,
+    };
     Command::new("containerd")
+        .env("PATH", path)
         .arg("--config")
         .arg(work.join("config.toml"))
         .stdin(Stdio::null())

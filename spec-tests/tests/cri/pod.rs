@@ -15,10 +15,11 @@ use crate::messages::{
     AttachRequest, ContainerConfig, ContainerMetadata, ContainerRequest, ContainerState,
     ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, CreateContainerRequest,
     CreateContainerResponse, Empty, ExecRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec,
-    LinuxPodSandboxConfig, ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxConfig,
-    PodSandboxMetadata, PodSandboxRequest, PodSandboxStatusRequest, PodSandboxStatusResponse,
-    PortForwardRequest, RunPodSandboxRequest, RunPodSandboxResponse, StopContainerRequest,
-    UrlResponse,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, ListPodSandboxRequest, ListPodSandboxResponse, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxRequest,
+    PodSandboxStatusRequest, PodSandboxStatusResponse, PortForwardRequest, RunPodSandboxRequest,
+    RunPodSandboxResponse, StopContainerRequest, UrlResponse,
 };
 use crate::stream::Stream;
 
@@ -50,6 +51,8 @@ impl Session {
     /// A case begins.
     pub(crate) fn begin(&mut self, handler: &'static str) {
         self.handler = handler;
+        let shims = (handler == "dropin").then(|| own_shims().join("dropin"));
+        self.containerd.find_shims(shims);
     }
 
     /// A case has ended: removes its pods and tells what is left of them.
@@ -117,6 +120,10 @@ impl Session {
             log_directory: logs.to_string_lossy().into_owned(),
             linux: MessageField::some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{cgroup}/{name}"),
+                security_context: MessageField::some(LinuxSandboxSecurityContext {
+                    namespace_options: MessageField::some(private()),
+                    ..LinuxSandboxSecurityContext::new()
+                }),
                 ..LinuxPodSandboxConfig::new()
             }),
             ..PodSandboxConfig::new()
@@ -167,10 +174,9 @@ impl Session {
 
     /// The shim of this handler, as its processes' executable.
     pub(crate) fn shim(&self) -> PathBuf {
-        let shims = PathBuf::from(std::env::var_os("CRI_SHIMS").expect("CRI_SHIMS"));
         match self.handler {
-            "rrun" => shims.join("own/containerd-shim-rrun-v2"),
-            "dropin" => shims.join("dropin/containerd-shim-runc-v2"),
+            "rrun" => own_shims().join("own/containerd-shim-rrun-v2"),
+            "dropin" => own_shims().join("dropin/containerd-shim-runc-v2"),
             _ => fs::canonicalize("/usr/bin/containerd-shim-runc-v2").expect("the Go shim"),
         }
     }
@@ -206,6 +212,11 @@ impl Session {
     }
 }
 
+/// The folders with copies of our shim.
+fn own_shims() -> PathBuf {
+    PathBuf::from(std::env::var_os("CRI_SHIMS").expect("CRI_SHIMS"))
+}
+
 /// Every hierarchy's mount point.
 pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
     let mut roots = children(Path::new("/sys/fs/cgroup"));
@@ -220,6 +231,14 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     paths
         .filter(|path| path.is_dir() && !path.is_symlink())
         .collect()
+}
+
+/// The namespaces that a kubelet asks for: a pid namespace for each container.
+fn private() -> NamespaceOption {
+    NamespaceOption {
+        pid: NamespaceMode::CONTAINER.into(),
+        ..NamespaceOption::new()
+    }
 }
 
 /// Every shim that runs, with its executable.
@@ -269,6 +288,13 @@ impl<'s> Pod<'s> {
             }),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             log_path: format!("{name}.log"),
+            linux: MessageField::some(LinuxContainerConfig {
+                security_context: MessageField::some(LinuxContainerSecurityContext {
+                    namespace_options: MessageField::some(private()),
+                    ..LinuxContainerSecurityContext::new()
+                }),
+                ..LinuxContainerConfig::new()
+            }),
             ..ContainerConfig::new()
         }
     }
