@@ -469,9 +469,9 @@ pub(crate) const CASES: &[Case] = &[
         "environment, folder, user, mounts and a read-only root",
         |s| {
             let pod = s.pod();
-            let shared = format!("{}/shared", pod.config.log_directory);
-            fs::create_dir_all(&shared).expect("a folder");
-            fs::write(format!("{shared}/file"), "from the host").expect("a file");
+            let given = format!("{}/given", pod.config.log_directory);
+            fs::create_dir_all(&given).expect("a folder");
+            fs::write(format!("{given}/file"), "from the host").expect("a file");
             let mut config = pod.shell("one", "sleep 1000");
             config.working_dir = "/tmp".to_owned();
             config.envs = vec![KeyValue {
@@ -480,8 +480,8 @@ pub(crate) const CASES: &[Case] = &[
                 ..KeyValue::new()
             }];
             config.mounts = vec![Mount {
-                container_path: "/shared".to_owned(),
-                host_path: shared,
+                container_path: "/given".to_owned(),
+                host_path: given,
                 readonly: true,
                 ..Mount::new()
             }];
@@ -498,7 +498,7 @@ pub(crate) const CASES: &[Case] = &[
             });
             let container = pod.start(config);
             assert_eq!(
-                container.exec("pwd; echo $WORD; id -u; cat /shared/file"),
+                container.exec("pwd; echo $WORD; id -u; cat /given/file"),
                 "/tmp\na b\n1234\nfrom the host"
             );
             assert_eq!(
@@ -515,7 +515,7 @@ pub(crate) const CASES: &[Case] = &[
                     .to_owned()
             };
             assert!(options("/").starts_with("ro"), "{mounts}");
-            assert!(options("/shared").starts_with("ro"), "{mounts}");
+            assert!(options("/given").starts_with("ro"), "{mounts}");
         },
     ),
     ("a sysctl of the pod is set", |s| {
