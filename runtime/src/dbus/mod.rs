@@ -470,19 +470,25 @@ mod tests {
 
     #[test]
     fn a_bus_that_does_not_answer_is_left_in_time() {
-        for (name, said, expected) in [
-            ("nothing", &b""[..], "no answer within 0 s"),
-            ("half a greeting", b"DATA\r\nOK", "no answer within 0 s"),
+        for (name, said, patience, expected) in [
+            ("nothing", &b""[..], SHORT, "no answer within 0 s"),
+            (
+                "half a greeting",
+                b"DATA\r\nOK",
+                SHORT,
+                "no answer within 0 s",
+            ),
             (
                 "a refusal",
                 b"REJECTED EXTERNAL\r\n",
+                LONG,
                 "it refuses who we are",
             ),
-            ("no bus", &[b'x'; 8192], "it is no bus"),
+            ("no bus", &[b'x'; 8192], LONG, "it is no bus"),
         ] {
             let (_directory, address, served) = bus(said.to_vec());
             let path = address.show();
-            let error = Connection::open(&[address], SHORT).unwrap_err();
+            let error = Connection::open(&[address], patience).unwrap_err();
             assert_eq!(error.to_string(), format!("{path}: {expected}"), "{name}");
             served.join().unwrap();
         }
@@ -500,7 +506,9 @@ mod tests {
             ),
         ] {
             let (_directory, address, served) = bus(answers(&[GREETING, said]));
-            let mut connection = Connection::open(&[address], patience).unwrap();
+            let mut connection = Connection::open(&[address], LONG).unwrap();
+            connection.patience = patience;
+            connection.begin();
             let sent = call(&mut connection);
             let error = Error::from(connection.reply(sent).unwrap_err());
             assert_eq!(error.to_string(), expected, "{name}");

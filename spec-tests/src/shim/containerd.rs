@@ -292,6 +292,18 @@ impl<'t> Containerd<'t> {
     }
 }
 
+impl Drop for Containerd<'_> {
+    /// It outlives its shims: one that leaves tells its last events first, and
+    /// without a containerd it tries that for some seconds.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for shim in &*self.shims.borrow() {
+                shim.wait_gone(HANG);
+            }
+        }
+    }
+}
+
 impl Shim {
     /// A call of the task service.
     ///
