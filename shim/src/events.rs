@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
 /// How often an event that containerd answers with an error is tried.
 const TRIES: u32 = 5;
+/// How often an exit is, for which somebody waits: about two minutes long. For
+/// ever it can't be, since those behind it wait too.
+const TRIES_OF_AN_EXIT: u32 = 64;
 
 /// Where events go.
 #[derive(Debug, Clone)]
@@ -209,7 +212,7 @@ async fn send_all(shared: Arc<Shared>, via: Via) {
                 tries = 0;
                 continue;
             }
-            Err(Failure::Refused(why)) if tries + 1 >= TRIES => {
+            Err(Failure::Refused(why)) if tries + 1 >= tries_of(&envelope.topic) => {
                 log::error(format_args!("event {} is refused: {why}", envelope.topic));
                 shared.sent(&envelope);
                 tries = 0;
@@ -223,6 +226,14 @@ async fn send_all(shared: Arc<Shared>, via: Via) {
         }
         tokio::time::sleep(pause).await;
         pause = PAUSES[1].min(pause * 2);
+    }
+}
+
+fn tries_of(topic: &str) -> u32 {
+    if topic == topics::TASK_EXIT_EVENT_TOPIC {
+        TRIES_OF_AN_EXIT
+    } else {
+        TRIES
     }
 }
 

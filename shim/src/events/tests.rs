@@ -166,10 +166,25 @@ fn an_event_that_is_refused_is_tried_five_times_and_keeps_no_other() {
         let _server = place.serve(&containerd).await;
         let publisher = place.publisher();
         for number in 1..4 {
-            publisher.publish(EXIT, event(number));
+            publisher.publish(CREATE, event(number));
         }
         assert!(publisher.flush(LONG).await);
         assert_eq!(containerd.numbers(), [1, 1, 1, 1, 1, 2, 2, 2, 3]);
+    });
+}
+
+#[test]
+fn an_exit_that_is_refused_is_tried_on() {
+    run(async {
+        let place = Place::new();
+        let containerd = Arc::new(Containerd::default());
+        containerd.refusals.store(6, Ordering::Relaxed);
+        let _server = place.serve(&containerd).await;
+        let publisher = place.publisher();
+        publisher.publish(EXIT, event(1));
+        publisher.publish(CREATE, event(2));
+        assert!(publisher.flush(LONG).await);
+        assert_eq!(containerd.numbers(), [1, 1, 1, 1, 1, 1, 1, 2]);
     });
 }
 
