@@ -366,14 +366,15 @@ impl Container<'_> {
         fs::read_to_string(&self.stdout).unwrap_or_default()
     }
 
-    /// Waits until the program wrote `text`.
+    /// Waits until the program wrote `text` in a line that is whole: a long one may
+    /// be seen before its end.
     ///
     /// # Panics
     /// When it never does.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         let begin = Instant::now();
-        while !self.stdout().contains(text) {
+        while !whole_lines(&self.stdout()).contains(text) {
             assert!(begin.elapsed() < HANG, "no `{text}`: {}", self.stdout());
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -405,4 +406,9 @@ impl Drop for Container<'_> {
 /// When it isn't UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of ours is UTF-8")
+}
+
+/// What of `text` ends in a newline.
+fn whole_lines(text: &str) -> &str {
+    text.rfind('\n').map_or("", |end| &text[..=end])
 }
