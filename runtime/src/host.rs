@@ -18,7 +18,8 @@ pub struct Host {
     pub egid: u32,
     /// This process's permitted capabilities.
     pub permitted: u64,
-    /// Whether this process may not do what root of the host may.
+    /// Whether this process may not do what root of the host may: it is somebody
+    /// else, or root of a user namespace.
     pub rootless: bool,
     /// The cgroup hierarchies.
     pub hierarchies: Hierarchies,
@@ -39,7 +40,10 @@ impl Host {
             euid,
             egid: nix::unistd::getegid().as_raw(),
             permitted: credentials::capabilities()?.permitted,
-            rootless: rootless.unwrap_or(euid != 0),
+            rootless: match rootless {
+                Some(told) => told,
+                None => euid != 0 || is_in_user_namespace()?,
+            },
             hierarchies: Hierarchies::read().context(|| "read the cgroup hierarchies")?,
             seccomp: seccomp::Support::default(),
             systemd: Facts::default(),
@@ -74,6 +78,15 @@ impl Host {
         }
         self
     }
+}
+
+/// Whether ids are mapped, as they are in every user namespace but the first
+/// (user_namespaces(7)).
+fn is_in_user_namespace() -> Result<bool> {
+    const MAP: &str = "/proc/self/uid_map";
+    let text = sys::call(std::fs::read_to_string(MAP), || format!("read({MAP:?})"))?;
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    Ok(fields != ["0", "0", "4294967295"])
 }
 
 /// Whether a profile notifies (Linux 5.0) or has a flag besides those of 4.18.

@@ -1,6 +1,6 @@
 //! The id maps of a new user namespace, written by the parent.
 //!
-//! Root writes `/proc/PID/uid_map` itself. Anybody else may map only his own
+//! Root, also of a user namespace, writes `/proc/PID/uid_map` itself. Anybody else may map only his own
 //! id; for more, newuidmap(1) and newgidmap(1) hold the right, which they take
 //! from /etc/subuid and /etc/subgid.
 

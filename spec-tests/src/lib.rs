@@ -34,6 +34,7 @@ pub mod runtime;
 pub mod shim;
 pub mod sys;
 pub mod terminal;
+pub mod user;
 pub mod view;
 
 pub use bundle::Bundle;

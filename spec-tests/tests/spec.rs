@@ -18,6 +18,8 @@ mod namespaces;
 mod process;
 #[path = "cases/rootfs.rs"]
 mod rootfs;
+#[path = "cases/rootless.rs"]
+mod rootless;
 #[path = "cases/run.rs"]
 mod run;
 #[path = "cases/safety.rs"]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),
             ("namespaces", namespaces::CASES),
+            ("rootless", rootless::CASES),
             ("seccomp", seccomp::CASES),
             ("safety", safety::CASES),
             ("systemd", systemd::CASES),

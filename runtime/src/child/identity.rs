@@ -97,10 +97,15 @@ fn drop_bounding(bounding: u64) -> Result<()> {
     Ok(())
 }
 
-/// An empty list is no request, so it may fail where groups can't be set.
+/// An empty list is no request, so it may fail where groups can't be set: a
+/// user namespace that maps its maker's own group alone denies it
+/// (user_namespaces(7)).
 fn set_groups(groups: &[u32]) -> Result<()> {
     match credentials::set_groups(groups) {
         Err(error) if error.errno() == Errno::EPERM && groups.is_empty() => Ok(()),
+        Err(error) if error.errno() == Errno::EPERM => Err(Error::from(error)
+            .within("cannot set any additional groups in a rootless container")
+            .with_hint("groups must be mapped by newgidmap, from ranges in /etc/subgid")),
         set => set.context(|| "set supplementary groups"),
     }
 }

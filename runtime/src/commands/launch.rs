@@ -89,6 +89,7 @@ pub(super) fn launch(
     for warning in &plan.warnings {
         log.warn(warning);
     }
+    check_rights(&plan, &host)?;
     let options = Options {
         console_socket: console_socket(new.console_socket.as_deref())?,
         preserved: preserved.total(),
@@ -110,6 +111,16 @@ pub(super) fn launch(
         }),
         Err(error) => Err(abandon(log, container, &plan, &record, error)),
     }
+}
+
+/// Somebody without root's rights has them in a user namespace only.
+fn check_rights(plan: &Plan, host: &Host) -> Result<()> {
+    if host.euid == 0 || plan.namespaces.contains(NamespaceType::User) {
+        return Ok(());
+    }
+    let text = "rootless container requires user namespaces";
+    Err(Error::config("linux.namespaces", text)
+        .with_hint("\"rrun spec --rootless\" writes a config that has one"))
 }
 
 /// The seccomp profile of a container.

@@ -204,7 +204,7 @@ fn settle_ids(pid: Pid, plan: &Plan, rootless: bool, flags: nix::sched::CloneFla
     if let Some(maps) = &plan.namespaces.id_maps
         && flags.contains(nix::sched::CloneFlags::CLONE_NEWUSER)
     {
-        idmap::write(pid, maps, !rootless)?;
+        idmap::write(pid, maps, nix::unistd::geteuid().is_root())?;
     }
     set_oom_score(pid, &plan.process, rootless)
 }
