@@ -173,6 +173,12 @@ impl Cgroup {
         self.joined.iter().find(|at| at.member.is_v2())
     }
 
+    /// Whether it has no directory in any hierarchy: nobody could make one.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.joined.is_empty()
+    }
+
     /// The directory whose list of processes speaks for all.
     fn primary(&self) -> Option<&Joined> {
         self.unified()

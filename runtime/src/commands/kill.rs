@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::delete::open_cgroup;
+use super::processes;
 use crate::cli::{Global, Kill};
 use crate::error::{Error, Kind, Result};
 use crate::state::{Record, Root};
@@ -21,7 +22,7 @@ pub fn execute(global: &Global, kill: &Kill) -> Result<()> {
         .container(&kill.id)?
         .record()?;
     if kill.all {
-        signal_all(&record, kill.signal)
+        processes::signal(&record, kill.signal)
     } else {
         signal_init(&record, kill.signal)
     }
@@ -29,15 +30,6 @@ pub fn execute(global: &Global, kill: &Kill) -> Result<()> {
 
 fn not_running() -> Error {
     Error::new(Kind::NotRunning, "container not running")
-}
-
-/// Every process of the cgroup; a container that has ended has none.
-fn signal_all(record: &Record, signal: i32) -> Result<()> {
-    match open_cgroup(record)? {
-        Some(cgroup) if signal == libc::SIGKILL => cgroup.kill(),
-        Some(cgroup) => cgroup.signal_all(signal),
-        None => Ok(()),
-    }
 }
 
 fn signal_init(record: &Record, signal: i32) -> Result<()> {

@@ -10,6 +10,7 @@ mod launch;
 pub mod list;
 pub mod pause;
 pub mod plan;
+mod processes;
 pub mod ps;
 pub mod resume;
 pub mod run;

@@ -1,12 +1,11 @@
 //! `rrun ps`: the processes of a container, as the host sees them.
 //!
-//! The pids are those of the container's cgroup. The table is what the host's
+//! The pids are those of the container's cgroup ([`processes`]). The table is what the host's
 //! ps(1) prints, without the lines of other processes.
 
 use std::process::{Command, Stdio};
 
-use super::delete::open_cgroup;
-use super::print;
+use super::{print, processes};
 use crate::cli::{Global, ListFormat, Ps};
 use crate::error::{Error, Kind, Result};
 use crate::state::Root;
@@ -19,11 +18,10 @@ use crate::sys;
 pub fn execute(global: &Global, args: &Ps) -> Result<()> {
     let root = Root::open(global.root.as_deref())?;
     let record = root.container(&args.id)?.record()?;
-    let pids = match open_cgroup(&record)? {
-        Some(cgroup) => cgroup.pids()?,
-        None => Vec::new(),
-    };
-    let pids: Vec<i32> = pids.into_iter().map(nix::unistd::Pid::as_raw).collect();
+    let pids: Vec<i32> = processes::list(&record)?
+        .into_iter()
+        .map(nix::unistd::Pid::as_raw)
+        .collect();
     match args.format {
         ListFormat::Json => {
             let pids = serde_json::to_string(&pids)

@@ -205,6 +205,33 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(map(&report["uid_map"]), [[0, 0, 1]]);
         assert_eq!(report["status"]["CapEff"], "0000000020000420");
     }),
+    Case::kernel(
+        "without a cgroup its processes are those of its pid namespace",
+        |t| {
+            let t = &t.as_user(&range());
+            let bundle = Bundle::new(t).rootless_range().probe(&["pause"]);
+            let container = t.start(&bundle);
+            container
+                .probe(&["--detach", "--user", "7"], &["pause"])
+                .ok();
+            let pids = t.call(&["ps", "-f", "json", &container.id]).json();
+            let pids = pids.as_array().expect("a list").clone();
+            assert_eq!(pids.len(), 2, "{pids:?}");
+            assert!(pids.contains(&json!(container.pid())));
+            t.call(&["kill", "--all", &container.id, "KILL"]).ok();
+            container.wait_status("stopped");
+            let pids = t.call(&["ps", "-f", "json", &container.id]).json();
+            assert_eq!(pids, json!([]));
+            // What takes a cgroup says so.
+            let bundle = Bundle::new(t).rootless().probe(&["pause"]);
+            let container = t.start(&bundle);
+            t.call(&["pause", &container.id])
+                .fails(1, &["the freezer controller is not available"]);
+            t.call(&["update", "--pids-limit", "9", &container.id])
+                .fails(1, &["cannot set pids limit"]);
+        },
+    )
+    .except(&[("runc", "has no list of processes then")]),
     Case::runc("limits without a cgroup are refused", |t| {
         let t = &t.as_user("");
         let bundle = Bundle::new(t).rootless().with(|config| {
