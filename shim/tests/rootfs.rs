@@ -115,6 +115,20 @@ impl Place {
         Self { top, target }
     }
 
+    /// A place whose files can be idmapped: a tmpfs can't before Linux 6.3.
+    fn mappable(&self) -> Self {
+        let image = self.top.join("disk.image");
+        let top = self.top.join("disk");
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        fs::create_dir(&top).unwrap();
+        run("mkfs.ext4", &["-q", image.to_str().unwrap()]);
+        let [image, target] = [&image, &top].map(|path| path.to_str().unwrap());
+        run("mount", &["-t", "ext4", "-o", "loop", image, target]);
+        let target = top.join("rootfs");
+        fs::create_dir(&target).unwrap();
+        Self { top, target }
+    }
+
     /// A directory with a file of the same name in it.
     fn layer(&self, name: &str) -> String {
         let path = self.top.join(name);
@@ -418,6 +432,7 @@ fn nothing_mounted(place: &Place) {
 }
 
 fn idmapped_bind(place: &Place) {
+    let place = &place.mappable();
     let source = place.layer("source");
     for (name, uid, gid) in [("first", 3, 4), ("second", 20, 30), ("neither", 70, 70)] {
         let file = format!("{source}/{name}");
@@ -440,6 +455,7 @@ fn idmapped_bind(place: &Place) {
 }
 
 fn idmapped_overlay(place: &Place) {
+    let place = &place.mappable();
     let layers = [place.layer("a"), place.layer("b"), place.layer("c")];
     chown(format!("{}/c", layers[2]), Some(5), Some(6)).unwrap();
     let mut wanted = place.overlay(&layers);

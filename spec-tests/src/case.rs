@@ -35,6 +35,13 @@ pub enum Needs {
     /// systemd as the machine's first process, and the v2 view
     /// (`hack/vm --systemd` starts one).
     Systemd,
+    /// A machine that the case may change, with a cgroup2 that holds the
+    /// controllers: `hack/vm`.
+    Vm,
+    /// The same, with AppArmor on.
+    AppArmor,
+    /// A tmpfs that can be idmapped (Linux 6.3).
+    TmpfsIdmap,
 }
 
 /// One case.
@@ -141,6 +148,18 @@ impl Case {
                 Some("systemd does not run here".to_owned())
             }
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
+            (Needs::Vm | Needs::AppArmor, _) if !Path::new("/.vm-init").exists() => {
+                Some("only in hack/vm".to_owned())
+            }
+            (Needs::Vm | Needs::AppArmor, "v1" | "hybrid") => {
+                Some("only in the v2 view".to_owned())
+            }
+            (Needs::AppArmor, _) if !has_apparmor() => {
+                Some("the kernel has no AppArmor".to_owned())
+            }
+            (Needs::TmpfsIdmap, _) if kernel() < (6, 3) => {
+                Some("tmpfs can't be idmapped before Linux 6.3".to_owned())
+            }
             _ => None,
         }
     }
@@ -153,6 +172,18 @@ fn v2_controllers() -> bool {
     ["cpu", "memory", "pids"]
         .iter()
         .all(|needed| names.split_whitespace().any(|name| name == *needed))
+}
+
+fn has_apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.trim() == "Y")
+}
+
+/// The kernel's major and minor number.
+fn kernel() -> (u32, u32) {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = text.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// What a case works with.

@@ -17,6 +17,7 @@
 //! | `RUNTIME_ROOT` | the directory for its `--root`; default one for each case |
 //! | `VIEW` | `hybrid` (the machine as it is, the default), `v1` or `v2` |
 //! | `FULL=1` | all rounds of the long loops |
+//! | `SAMPLE=N` | of the cases that need nothing of the machine only N, picked by `SEED` |
 //! | `SEED` | of the random orders; printed, so that a run can be repeated |
 //! | `EXCEPTIONS=1` | runs the exceptions of this runtime too |
 //! | `JOBS` | cases at once, default 2 |

@@ -5,13 +5,15 @@
 //! that hangs is killed with all its descendants, and fails.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Oracle, Test};
+use crate::case::{Case, Needs, Oracle, Test};
 use crate::{leftovers, sys, view};
 
 /// How long a case may take before it counts as hung.
@@ -74,7 +76,36 @@ pub fn main(subject: Subject, probe: &Path, groups: &[(&str, &[Case])]) -> ExitC
     let chosen = all(groups).filter(|(name, _)| {
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
     });
-    setting.run(chosen.collect())
+    let mut chosen: Vec<(String, Case)> = chosen.collect();
+    if let Some(count) = setting.sample {
+        chosen = sample(chosen, count, setting.seed);
+    }
+    setting.run(chosen)
+}
+
+/// All cases that need something of the machine, and `count` of the others, which
+/// the seed picks; in their order.
+fn sample(cases: Vec<(String, Case)>, count: usize, seed: u64) -> Vec<(String, Case)> {
+    let plain = |case: &Case| case.needs == Needs::Nothing;
+    let mut order: Vec<(u64, &String)> = cases
+        .iter()
+        .filter(|(_, case)| plain(case))
+        .map(|(name, _)| {
+            let mut hasher = DefaultHasher::new();
+            (seed, name).hash(&mut hasher);
+            (hasher.finish(), name)
+        })
+        .collect();
+    order.sort_unstable();
+    let picked: BTreeSet<String> = order
+        .into_iter()
+        .take(count)
+        .map(|(_, name)| name.clone())
+        .collect();
+    cases
+        .into_iter()
+        .filter(|(name, case)| !plain(case) || picked.contains(name))
+        .collect()
 }
 
 fn all<'a>(groups: &'a [(&str, &[Case])]) -> impl Iterator<Item = (String, Case)> + 'a {
@@ -95,6 +126,7 @@ struct Setting {
     view: String,
     full: bool,
     seed: u64,
+    sample: Option<usize>,
     jobs: usize,
 }
 
@@ -118,6 +150,7 @@ impl Setting {
             view: variable("VIEW").unwrap_or_else(|| "hybrid".to_owned()),
             full: variable("FULL").is_some_and(|value| value == "1"),
             seed: seed.unwrap_or_else(|| clock.map_or(1, |time| time.as_secs())),
+            sample: variable("SAMPLE").map(|count| count.parse().expect("SAMPLE is a number")),
             jobs: variable("JOBS").map_or(2, |jobs| jobs.parse().expect("JOBS is a number")),
         }
     }

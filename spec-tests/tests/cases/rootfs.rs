@@ -392,6 +392,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(answer["uid"], 5001);
         assert_eq!(answer["gid"], 5002);
     })
+    .needs(Needs::TmpfsIdmap)
     .except(&[("runc", "1.2 brought it")]),
     Case::kernel("the program can't write its own runtime", |t| {
         // CVE-2019-5736: /proc/self/exe of the runtime is never writable.
