@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod descriptors;
 pub mod directory;
 mod error;
+pub mod executable;
 pub mod file;
 pub mod keyring;
 pub mod loop_device;
