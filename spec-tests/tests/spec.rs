@@ -1,5 +1,7 @@
 //! All cases of the runtime, run by [`spec_tests::runner`].
 
+#[path = "cases/apparmor.rs"]
+mod apparmor;
 #[path = "cases/cgroup_v2.rs"]
 mod cgroup_v2;
 #[path = "cases/cgroups.rs"]
@@ -10,6 +12,8 @@ mod console;
 mod exec;
 #[path = "cases/hooks.rs"]
 mod hooks;
+#[path = "cases/in_force.rs"]
+mod in_force;
 #[path = "cases/lifecycle.rs"]
 mod lifecycle;
 #[path = "cases/namespaces.rs"]
@@ -46,10 +50,12 @@ fn main() -> ExitCode {
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),
+            ("in_force", in_force::CASES),
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
             ("seccomp", seccomp::CASES),
             ("safety", safety::CASES),
+            ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
         ],
     )

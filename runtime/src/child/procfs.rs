@@ -1,7 +1,9 @@
-//! Kernel parameters, written through a procfs that nobody else can have put
-//! anything over (CVE-2025-52881): a private instance where the kernel gives
-//! one, else a verified /proc, as pathrs does it.
+//! Kernel parameters and the process's own attributes, written through a procfs
+//! that nobody else can have put anything over (CVE-2019-16884,
+//! CVE-2025-52881): a private instance where the kernel gives one, else a
+//! verified /proc, as pathrs does it.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -38,21 +40,17 @@ pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Writes `file` of this thread's own directory in /proc.
+/// Opens `file` of this thread's own directory in /proc, to write it.
 ///
 /// # Errors
-/// `ENOENT` for a file that the kernel doesn't have, and what it says of the
-/// text.
-pub(super) fn write_own(file: &str, text: &[u8]) -> Result<()> {
+/// `ENOENT` for a file that the kernel doesn't have.
+pub(super) fn open_own(file: &str) -> Result<File> {
     let procfs = ProcfsHandleBuilder::new()
         .build()
         .map_err(|error| failed(&error))?;
-    let mut opened = procfs
+    procfs
         .open(ProcfsBase::ProcThreadSelf, file, OpenFlags::O_WRONLY)
-        .map_err(|error| failed(&error))?;
-    Ok(sys::call(opened.write_all(text), || {
-        format!("write({file:?})")
-    })?)
+        .map_err(|error| failed(&error))
 }
 
 /// An error of pathrs, which has several lines of its own.

@@ -174,6 +174,14 @@ fn run(words: &[&str]) -> Option<Value> {
             json!({ "pid": sys::fork(|| { pause(); 0 }) })
         }
         ["touch-memory", mebibytes] => touch(mebibytes.parse().expect("MiB")),
+        ["hold-memory", mebibytes] => {
+            let kept = fill(mebibytes.parse().expect("MiB"));
+            print(&json!({ "held": kept.len() }));
+            pause();
+            return None;
+        }
+        ["huge", mebibytes] => huge(mebibytes.parse().expect("MiB")),
+        ["affinity"] => affinity(),
         ["window"] => json!({ "window": sys::window(0) }),
         ["await-window", rows, columns] => await_window(rows, columns),
         ["line"] => {
@@ -299,15 +307,39 @@ fn forks(count: usize) -> Value {
 }
 
 fn touch(mebibytes: usize) -> Value {
+    json!({ "touched": fill(mebibytes).len() })
+}
+
+/// That many blocks of 1 MiB, each page of them written.
+fn fill(mebibytes: usize) -> Vec<Vec<u8>> {
     let mut kept: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..mebibytes {
+    for number in 0..mebibytes {
         let mut block = vec![0u8; 1 << 20];
         for page in block.chunks_mut(4096) {
             page[0] = 1;
+            page[1] = number as u8;
         }
         kept.push(std::hint::black_box(block));
     }
-    json!({ "touched": kept.len() })
+    kept
+}
+
+/// Maps that many MiB of huge pages and lets go of them.
+fn huge(mebibytes: i64) -> Value {
+    let size = mebibytes << 20;
+    let access = i64::from(libc::PROT_READ | libc::PROT_WRITE);
+    let kind = i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB);
+    match sys::raw(libc::SYS_mmap, [0, size, access, kind, -1, 0]) {
+        Ok(_) => json!({ "mapped": mebibytes }),
+        Err(errno) => json!({ "errno": errno }),
+    }
+}
+
+/// The processors that this process may run on.
+fn affinity() -> Value {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).expect("affinity");
+    let cpus = (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+    json!({ "cpus": cpus.collect::<Vec<_>>() })
 }
 
 fn open(path: &str, flags: i32) -> Value {
