@@ -3,9 +3,14 @@
 //! The plan is made from them and from config.json alone, so that a plan for
 //! another host can be made in a test, and `rrun plan` needs no root.
 
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
 use crate::cgroup::hierarchy::Hierarchies;
 use crate::error::{Context, Result};
-use crate::sys::{self, credentials};
+use crate::sys::{self, credentials, file};
 use crate::systemd::{self, Facts, Instance};
 use crate::{seccomp, spec};
 
@@ -27,6 +32,8 @@ pub struct Host {
     pub seccomp: seccomp::Support,
     /// The systemd that makes cgroups, if it does.
     pub systemd: Facts,
+    /// Whether the kernel runs SELinux; known once it was asked for.
+    pub selinux: bool,
 }
 
 impl Host {
@@ -47,6 +54,7 @@ impl Host {
             hierarchies: Hierarchies::read().context(|| "read the cgroup hierarchies")?,
             seccomp: seccomp::Support::default(),
             systemd: Facts::default(),
+            selinux: false,
         })
     }
 
@@ -64,6 +72,21 @@ impl Host {
             })?;
         }
         Ok(self)
+    }
+
+    /// Asks the kernel for SELinux, if one of `labels` needs it.
+    #[must_use]
+    pub fn knowing_selinux(mut self, labels: [Option<&String>; 2]) -> Self {
+        /// Where selinuxfs is mounted since Linux 3.0.
+        const DIRECTORY: &str = "/sys/fs/selinux";
+        /// `SELINUX_MAGIC` of linux/magic.h.
+        const MAGIC: i64 = 0xf97c_ff8c;
+        let wanted = labels.into_iter().flatten().any(|label| !label.is_empty());
+        self.selinux = wanted
+            && file::open(Path::new(DIRECTORY), OFlags::PATH | OFlags::DIRECTORY)
+                .and_then(|directory| file::filesystem(directory.as_fd()))
+                .is_ok_and(|found| found.magic == MAGIC);
+        self
     }
 
     /// Asks the kernel what its seccomp lacks, if `profile` wants something

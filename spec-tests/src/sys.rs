@@ -69,6 +69,8 @@ pub enum Before {
     Descriptor(OwnedFd, i32),
     /// Sets this umask.
     Umask(u32),
+    /// May run on this CPU alone (fork and exec keep that).
+    Cpu(u32),
     /// Is killed when the process that made it ends.
     DieWithParent,
 }
@@ -116,6 +118,13 @@ pub fn before(command: &mut Command, step: Before) {
             // SAFETY: umask takes an integer and can't fail.
             unsafe { libc::umask(*mask) };
             Ok(())
+        }
+        Before::Cpu(number) => {
+            let mut mask = [0_u64; 128];
+            mask[*number as usize / 64] = 1 << (number % 64);
+            let place = mask.as_ptr() as i64;
+            let set = raw(libc::SYS_sched_setaffinity, [0, 1024, place, 0, 0, 0]);
+            set.map(drop).map_err(io::Error::from_raw_os_error)
         }
         Before::DieWithParent => {
             // SAFETY: prctl with integers.

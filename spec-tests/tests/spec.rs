@@ -28,6 +28,8 @@ mod rootless;
 mod run;
 #[path = "cases/safety.rs"]
 mod safety;
+#[path = "cases/scheduling.rs"]
+mod scheduling;
 #[path = "cases/seccomp.rs"]
 mod seccomp;
 #[path = "cases/systemd.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
             ("console", console::CASES),
             ("exec", exec::CASES),
             ("process", process::CASES),
+            ("scheduling", scheduling::CASES),
             ("rootfs", rootfs::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),

@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod network;
 pub mod pipe;
 pub mod process;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
 pub mod terminal;

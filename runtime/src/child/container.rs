@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use super::namespaces::{self, OpenNamespace};
 use super::progress::Step;
 use super::start::Gate;
-use super::{Life, console, device, identity, isolation, pivot, rootfs};
+use super::{Life, console, device, identity, isolation, lsm, pivot, rootfs};
 use crate::error::{Context, Result};
 use crate::hooks::{self, State};
 use crate::plan::Plan;
@@ -71,7 +71,7 @@ pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<
     identity::make_directory(life.process);
 
     life.progress.reach(Step::Finish);
-    super::lsm::set_profile(life.process)?;
+    lsm::set_labels(life.process)?;
     rootfs::finish(&plan.rootfs)
 }
 
@@ -129,9 +129,7 @@ pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
 /// What belongs to the session and the namespaces, not to the filesystem.
 fn begin_session(life: &Life<'_>, plan: &Plan) -> Result<()> {
     sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;
-    if let Some(name) = life.keyring {
-        namespaces::join_keyring(name, plan.namespaces.contains(NamespaceType::User))?;
-    }
+    join_keyring(life, plan.namespaces.contains(NamespaceType::User))?;
     if plan.namespaces.creates(NamespaceType::Network) {
         namespaces::bring_up_loopback()?;
     }
@@ -144,6 +142,19 @@ fn begin_session(life: &Life<'_>, plan: &Plan) -> Result<()> {
         namespace::set_domain_name(domainname)?;
     }
     Ok(())
+}
+
+/// Joins the session keyring, which carries the program's SELinux label.
+pub(super) fn join_keyring(life: &Life<'_>, user_namespace: bool) -> Result<()> {
+    let Some(name) = life.keyring else {
+        return Ok(());
+    };
+    let Some(label) = &life.process.selinux_label else {
+        return namespaces::join_keyring(name, user_namespace);
+    };
+    lsm::label_keys(label)?;
+    namespaces::join_keyring(name, user_namespace)?;
+    lsm::label_keys("")
 }
 
 /// The hooks that see the mounts done and the host's root still there: first

@@ -45,14 +45,12 @@ pub(super) fn enter(life: &Life<'_>, joined: &Joined) -> Result<()> {
     }
     life.progress.reach(Step::Session);
     sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;
-    if let Some(name) = life.keyring {
-        namespaces::join_keyring(name, joined.namespaces.contains(CloneFlags::CLONE_NEWUSER))?;
-    }
+    container::join_keyring(life, joined.namespaces.contains(CloneFlags::CLONE_NEWUSER))?;
     life.progress.reach(Step::Console);
     identity::reopen_null()?;
     if let Some(terminal) = life.process.terminal {
         let peer = console::make(terminal, &life.terminal_receiver())?;
         console::take(peer.as_fd())?;
     }
-    lsm::set_profile(life.process)
+    lsm::set_labels(life.process)
 }

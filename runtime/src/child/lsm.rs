@@ -1,4 +1,5 @@
-//! The security module's label for the program.
+//! The security modules' labels for the program: written to `attr/exec`, they
+//! count from the next execve on.
 
 use std::io::Write;
 
@@ -7,11 +8,41 @@ use nix::errno::Errno;
 use super::procfs;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::process::Process;
+use crate::sys;
 
 /// Where AppArmor is told, in this thread's own directory of /proc. The module
 /// has a folder of its own since Linux 5.1; before, the file is whichever
 /// module's came first.
 const APPARMOR: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
+
+/// Asks for the labels of `process` at the next execve.
+///
+/// # Errors
+/// A kernel that has no such module or label.
+pub(super) fn set_labels(process: &Process) -> Result<()> {
+    set_profile(process)?;
+    match &process.selinux_label {
+        Some(label) => write_label("attr/exec", label),
+        None => Ok(()),
+    }
+}
+
+/// Lets the keys that this process makes carry its SELinux label, so that its
+/// program may read them; an empty one ends that.
+///
+/// # Errors
+/// A label that the kernel does not take.
+pub(super) fn label_keys(label: &str) -> Result<()> {
+    write_label("attr/keycreate", label)
+}
+
+fn write_label(file: &str, label: &str) -> Result<()> {
+    let mut opened = procfs::open_own(file)?;
+    sys::call(opened.write_all(label.as_bytes()), || {
+        format!("write({file:?})")
+    })
+    .context(|| format!("set selinux label {label:?}"))
+}
 
 /// Asks AppArmor to confine the next execve by the profile of `process`.
 ///
@@ -20,7 +51,7 @@ const APPARMOR: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
 /// # Errors
 /// A kernel without AppArmor, a profile that is not loaded, a change that the
 /// profile in force does not allow.
-pub(super) fn set_profile(process: &Process) -> Result<()> {
+fn set_profile(process: &Process) -> Result<()> {
     let Some(profile) = &process.apparmor_profile else {
         return Ok(());
     };
@@ -47,7 +78,7 @@ fn refusal(error: &std::io::Error) -> Error {
         Errno::ENOENT => Error::new(Kind::Unsupported, "no profile of this name is loaded"),
         // Of a kernel in which no module has the file.
         Errno::EINVAL => no_apparmor(),
-        errno => crate::sys::Error::new("the change", errno).into(),
+        errno => sys::Error::new("the change", errno).into(),
     }
 }
 

@@ -43,6 +43,7 @@ pub mod program;
 pub mod progress;
 mod root;
 pub mod rootfs;
+pub mod scheduling;
 mod start;
 
 use std::convert::Infallible;
@@ -53,6 +54,7 @@ use crate::channel::{self, ChildEnd, FromParent};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Filter;
 use crate::plan::process::Process;
+use crate::plan::scheduling::MemoryPolicy;
 use crate::sys::{credentials, descriptors, process};
 pub use container::NewContainer;
 pub use enter::Joined;
@@ -83,6 +85,10 @@ pub struct Life<'a> {
     pub filter: Option<&'a Filter>,
     /// The execution domain.
     pub personality: Option<u32>,
+    /// The NUMA memory policy.
+    pub memory_policy: Option<&'a MemoryPolicy>,
+    /// Whether the parent sets policy and I/O priority.
+    pub scheduled_by_parent: bool,
     /// The name of the session keyring to join.
     pub keyring: Option<&'a CString>,
     /// The socket of `--console-socket`.
@@ -133,6 +139,7 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
         credentials::set_dumpable(false)?;
     }
     enter_cgroup(std::mem::take(&mut child.life.tasks))?;
+    scheduling::settle_cpus(&child.life.process.scheduling)?;
     let life = &child.life;
     match &mut child.entry {
         Entry::Container(container) => container::make(life, container)?,

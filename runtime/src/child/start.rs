@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::container::NewContainer;
 use super::progress::Step;
-use super::{Life, identity, program};
+use super::{Life, identity, program, scheduling};
 use crate::channel;
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
@@ -87,6 +87,12 @@ pub(super) fn become_process(life: &Life<'_>) -> Result<Program> {
     // Before any filter: profiles deny personality(2).
     if let Some(domain) = life.personality {
         credentials::set_personality(domain).context(|| "set execution domain")?;
+    }
+    if !life.scheduled_by_parent {
+        scheduling::set_priorities(scheduling::SELF, &process.scheduling)?;
+    }
+    if let Some(policy) = life.memory_policy {
+        scheduling::set_memory_policy(policy)?;
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it goes last.

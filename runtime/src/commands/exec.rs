@@ -59,7 +59,9 @@ fn start(
         args.console_socket.is_some(),
         !args.detach,
     )?;
-    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
+    let host = Host::read(rootless(global))?
+        .knowing_seccomp(profile(&spec))
+        .knowing_selinux([process.selinux_label.as_ref(), None]);
     let keyring = record
         .keyring
         .then(|| CString::new(format!("_ses.{}", record.id.as_str())));

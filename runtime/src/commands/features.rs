@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::print;
 use crate::error::{Error, Kind, Result};
-use crate::plan::{capabilities, mount_options};
+use crate::plan::{capabilities, mount_options, scheduling};
 use crate::seccomp::Arch;
 use crate::spec;
 
@@ -56,6 +56,7 @@ struct Linux {
     selinux: Value,
     intel_rdt: Value,
     mount_extensions: Value,
+    memory_policy: Value,
     net_devices: Value,
 }
 
@@ -98,6 +99,10 @@ fn features() -> Features {
             selinux: json!({ "enabled": true }),
             intel_rdt: json!({ "enabled": false }),
             mount_extensions: json!({ "idmap": { "enabled": true } }),
+            memory_policy: json!({
+                "modes": words(&scheduling::MEMORY_MODES),
+                "flags": words(&scheduling::MEMORY_FLAGS),
+            }),
             net_devices: json!({ "enabled": false }),
         },
         annotations: json!({
@@ -106,6 +111,11 @@ fn features() -> Features {
         }),
         potentially_unsafe_config_annotations: &[],
     }
+}
+
+/// The words of a table.
+fn words<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+    table.iter().map(|(word, _)| *word).collect()
 }
 
 /// The hooks, in the order in which they run.

@@ -68,6 +68,7 @@ pub(super) fn launch(
     let manager = cgroup_manager(global);
     let host = Host::read(rootless(global))?
         .knowing_seccomp(profile(&spec))
+        .knowing_selinux(labels(&spec))
         .knowing_systemd(manager == Manager::Systemd)?;
     let notify = match notify::manager() {
         Some(_) => Some(Root::open(global.root.as_deref())?.path_of(id).join(NOTIFY)),
@@ -126,6 +127,16 @@ fn check_rights(plan: &Plan, host: &Host) -> Result<()> {
 /// The seccomp profile of a container.
 pub(super) fn profile(spec: &Spec) -> Option<&crate::spec::Seccomp> {
     spec.linux.as_ref()?.seccomp.as_ref()
+}
+
+/// The SELinux labels of a container.
+pub(super) fn labels(spec: &Spec) -> [Option<&String>; 2] {
+    let process = spec.process.as_ref();
+    let linux = spec.linux.as_ref();
+    [
+        process.and_then(|process| process.selinux_label.as_ref()),
+        linux.and_then(|linux| linux.mount_label.as_ref()),
+    ]
 }
 
 /// Who makes the cgroup.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::launch::{cgroup_manager, profile, rootless};
+use super::launch::{cgroup_manager, labels, profile, rootless};
 use super::print;
 use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
@@ -52,7 +52,9 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
 fn plan(global: &Global, bundle: &Path, json: &[u8]) -> Result<Plan> {
     let spec = Spec::parse(json)?;
     let manager = cgroup_manager(global);
-    let host = Host::read(rootless(global))?.knowing_seccomp(profile(&spec));
+    let host = Host::read(rootless(global))?
+        .knowing_seccomp(profile(&spec))
+        .knowing_selinux(labels(&spec));
     // A plan needs no systemd that can be reached.
     let host = host
         .clone()

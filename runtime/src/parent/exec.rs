@@ -12,6 +12,7 @@ use super::{Options, raise_limits, seccomp_agent, set_oom_score};
 use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
 use crate::child::progress::Progress;
+use crate::child::scheduling::{set_priorities, settle_initial_cpus};
 use crate::child::{Child, Entry, Joined, Life};
 use crate::error::Result;
 use crate::hooks::State;
@@ -63,6 +64,8 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         crate::sys::Error::new("dup(pidfd)", crate::sys::ToErrno::errno(&error))
     })?;
     let entrance = cgroup.entrance()?;
+    let scheduled_by_parent = plan.namespaces.contains(CloneFlags::CLONE_NEWUSER) && !rootless;
+    settle_initial_cpus(&plan.process.scheduling)?;
     let child = Child {
         life: Life {
             channel: theirs,
@@ -71,6 +74,8 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             process: &plan.process,
             filter: plan.filter.as_ref(),
             personality: plan.personality,
+            memory_policy: plan.memory_policy.as_ref(),
+            scheduled_by_parent,
             keyring: plan.keyring.as_ref(),
             console_socket: options.console_socket,
             preserved: options.preserved,
@@ -90,6 +95,10 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     };
     let mut newborn = give_birth(&birth, child, ours)?;
     let settled = settle(plan, &mut newborn, cgroup, &state, rootless)
+        .and_then(|()| match scheduled_by_parent {
+            true => set_priorities(newborn.pid, &plan.process.scheduling),
+            false => Ok(()),
+        })
         .and_then(|()| announce.publish(newborn.pid, newborn.pidfd.as_fd()));
     match settled {
         Ok(()) => Ok(newborn),

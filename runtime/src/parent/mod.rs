@@ -26,6 +26,7 @@ use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
 use crate::child::namespaces::{OpenNamespace, open_joined};
 use crate::child::progress::Progress;
+use crate::child::scheduling::set_priorities;
 use crate::child::{Child, Entry, Gate, Life, NewContainer};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::{self, State};
@@ -139,9 +140,19 @@ fn make(
         _ => Ok(()),
     })?;
 
+    if scheduled_by_parent(plan, rootless) {
+        set_priorities(newborn.pid, &plan.process.scheduling)?;
+    }
+
     record.creating = false;
     container.save(record)?;
     announce.publish(newborn.pid, newborn.pidfd.as_fd())
+}
+
+/// Whether policy and I/O priority are ours to set: root of a user namespace has
+/// no right to the real-time ones, which we have as root of the host.
+fn scheduled_by_parent(plan: &Plan, rootless: bool) -> bool {
+    plan.namespaces.contains(NamespaceType::User) && !rootless
 }
 
 /// Prepares everything for the child, and makes it.
@@ -165,6 +176,8 @@ fn birth(
             process: &plan.process,
             filter: plan.filter.as_ref(),
             personality: plan.personality,
+            memory_policy: plan.memory_policy.as_ref(),
+            scheduled_by_parent: scheduled_by_parent(plan, options.rootless),
             keyring: plan.keyring.as_ref(),
             console_socket: options.console_socket,
             preserved: options.preserved,

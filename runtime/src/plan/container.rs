@@ -7,7 +7,8 @@ use super::cgroup::{CgroupPlan, Manager};
 use super::hooks::Hooks;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
-use super::process::{Document, Process};
+use super::process::{Document, NO_SELINUX, Process};
+use super::scheduling::{MemoryPolicy, memory_policy};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::seccomp::{self, Arch, Filter};
@@ -54,6 +55,8 @@ pub struct Plan {
     pub process: Process,
     /// The execution domain.
     pub personality: Option<u32>,
+    /// The NUMA memory policy.
+    pub memory_policy: Option<MemoryPolicy>,
     /// The syscall filter.
     pub filter: Option<Filter>,
     /// The name of the session keyring.
@@ -79,11 +82,12 @@ impl Plan {
             .process
             .as_ref()
             .ok_or_else(|| Error::config("process", "is missing"))?;
-        refuse_unsupported(&linux)?;
+        refuse_unsupported(&linux, host)?;
         let mut warnings = Vec::new();
         let namespaces = Namespaces::plan(&linux)?;
         let grantable = grantable(&namespaces, host);
         let mut process = Process::plan(written, Document::Config, grantable, &mut warnings)?;
+        process.check_label(host, Document::Config)?;
         process.add_sockets(request.listen_fds, request.notify.is_some());
         let cgroup = super::cgroup::cgroup(
             spec,
@@ -103,6 +107,7 @@ impl Plan {
             hostname: uts_name("hostname", spec.hostname.as_deref(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname.as_deref(), &namespaces)?,
             personality: personality(linux.personality.as_ref())?,
+            memory_policy: memory_policy(linux.memory_policy.as_ref())?,
             hooks: Hooks::plan(&spec.hooks)?,
             keyring: keyring(request),
             namespaces,
@@ -126,21 +131,19 @@ pub fn grantable(namespaces: &Namespaces, host: &Host) -> u64 {
     }
 }
 
-/// What the spec has and this version does not do is refused, so that nobody
-/// runs without a limit or a guard that he asked for.
-fn refuse_unsupported(linux: &spec::Linux) -> Result<()> {
+/// What this version or this host does not do is refused, so that nobody runs
+/// without a limit or a guard that he asked for.
+fn refuse_unsupported(linux: &spec::Linux, host: &Host) -> Result<()> {
     let asked = [
         ("linux.netDevices", !linux.net_devices.is_empty()),
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        (
-            "linux.mountLabel",
-            linux
-                .mount_label
-                .as_ref()
-                .is_some_and(|label| !label.is_empty()),
-        ),
     ];
+    if !host.selinux
+        && let Some(label) = &linux.mount_label
+        && !label.is_empty()
+    {
+        return Err(Error::config("linux.mountLabel", NO_SELINUX).with_kind(Kind::Unsupported));
+    }
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(
             Error::config(field, "not supported by this version of rrun")

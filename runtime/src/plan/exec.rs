@@ -7,6 +7,7 @@ use nix::sched::CloneFlags;
 use super::container::{filter, grantable, personality};
 use super::namespaces::Namespaces;
 use super::process::{Document, Process};
+use super::scheduling::{MemoryPolicy, memory_policy};
 use crate::error::Result;
 use crate::host::Host;
 use crate::seccomp::Filter;
@@ -21,6 +22,8 @@ pub struct Exec {
     pub filter: Option<Filter>,
     /// The execution domain, which is the container's.
     pub personality: Option<u32>,
+    /// The NUMA memory policy, which is the container's.
+    pub memory_policy: Option<MemoryPolicy>,
     /// The namespaces in which the container differs from the host.
     pub namespaces: CloneFlags,
     /// The name of the container's session keyring.
@@ -44,10 +47,13 @@ impl Exec {
         let mut warnings = Vec::new();
         let namespaces = Namespaces::plan(&linux)?;
         let grantable = grantable(&namespaces, host);
+        let planned = Process::plan(process, Document::Exec, grantable, &mut warnings)?;
+        planned.check_label(host, Document::Exec)?;
         Ok(Self {
-            process: Process::plan(process, Document::Exec, grantable, &mut warnings)?,
+            process: planned,
             filter: filter(&linux, host, &mut warnings)?,
             personality: personality(linux.personality.as_ref())?,
+            memory_policy: memory_policy(linux.memory_policy.as_ref())?,
             namespaces: namespaces.flags(),
             keyring,
             warnings,

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod report;
+pub mod scheduling;
 pub mod sysctl;
 mod written_mount;
 

@@ -7,7 +7,9 @@ use std::ffi::CString;
 use std::fmt::Display;
 
 use super::capabilities::Capabilities;
+use super::scheduling::Scheduling;
 use crate::error::{Error, Kind, Result};
+use crate::host::Host;
 use crate::spec;
 use crate::sys::terminal::Size;
 
@@ -69,6 +71,10 @@ pub struct Process {
     pub oom_score_adj: Option<i32>,
     /// The AppArmor profile to enter at execve.
     pub apparmor_profile: Option<String>,
+    /// The SELinux label to enter at execve.
+    pub selinux_label: Option<String>,
+    /// When and on which CPUs it runs.
+    pub scheduling: Scheduling,
 }
 
 /// A process's own terminal.
@@ -90,6 +96,10 @@ pub struct Rlimit {
     /// The hard limit.
     pub hard: u64,
 }
+
+/// runc's words.
+pub(super) const NO_SELINUX: &str =
+    "selinux label is specified in config, but selinux is disabled or not supported";
 
 /// The mask that a container gets when config.json names none (config.md).
 const DEFAULT_UMASK: u32 = 0o022;
@@ -128,7 +138,6 @@ impl Process {
         grantable: u64,
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
-        refuse_unsupported(process, document)?;
         let args = strings(&process.args, "args", document)?;
         let Some(program) = args.first() else {
             return Err(document.error("args", "must not be empty"));
@@ -139,6 +148,7 @@ impl Process {
         let env = environment(&process.env, document)?;
         let programs = programs(program, &env);
         let (terminal, user) = (terminal(process), &process.user);
+        let scheduling = Scheduling::plan(process, document)?;
         Ok(Self {
             terminal,
             uid: id(user.uid, "user.uid", document)?,
@@ -160,15 +170,31 @@ impl Process {
             rlimits: rlimits(&process.rlimits, document)?,
             no_new_privileges: process.no_new_privileges,
             oom_score_adj: oom_score_adj(process.oom_score_adj, document)?,
-            apparmor_profile: process
-                .apparmor_profile
-                .clone()
-                .filter(|name| !name.is_empty()),
+            apparmor_profile: label(process.apparmor_profile.as_ref()),
+            selinux_label: label(process.selinux_label.as_ref()),
+            scheduling: match document {
+                Document::Config => scheduling.of_init(),
+                Document::Exec => scheduling,
+            },
         })
     }
 }
 
 impl Process {
+    /// Refuses a label that `host` has no SELinux for: the program would run
+    /// without the guard that was asked for.
+    ///
+    /// # Errors
+    /// In runc's words.
+    pub fn check_label(&self, host: &Host, document: Document) -> Result<()> {
+        if self.selinux_label.is_none() || host.selinux {
+            return Ok(());
+        }
+        Err(document
+            .error("selinuxLabel", NO_SELINUX)
+            .with_kind(Kind::Unsupported))
+    }
+
     /// Adds what tells the program of the sockets that it was given: the
     /// protocols of sd_listen_fds(3) and sd_notify(3), with the container's
     /// view of both. Its pid is 1 in a pid namespace of its own, as runc
@@ -187,27 +213,9 @@ impl Process {
     }
 }
 
-/// What the spec has and this version does not do is refused, so that nobody
-/// runs without a guard that he asked for.
-fn refuse_unsupported(process: &spec::Process, document: Document) -> Result<()> {
-    let asked = [
-        ("scheduler", process.scheduler.is_some()),
-        ("ioPriority", process.io_priority.is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity.is_some()),
-        (
-            "selinuxLabel",
-            process
-                .selinux_label
-                .as_ref()
-                .is_some_and(|label| !label.is_empty()),
-        ),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(document
-            .error(field, "not supported by this version of rrun")
-            .with_kind(Kind::Unsupported)),
-        None => Ok(()),
-    }
+/// A label of a security module; engines write an empty one for none.
+fn label(written: Option<&String>) -> Option<String> {
+    written.filter(|label| !label.is_empty()).cloned()
 }
 
 fn terminal(process: &spec::Process) -> Option<Terminal> {
@@ -400,10 +408,6 @@ mod tests {
             (
                 r#""rlimits":[{"type":"RLIMIT_CPU","soft":2,"hard":1}]"#,
                 "rlimits[0].soft: 2 is above the hard limit 1",
-            ),
-            (
-                r#""scheduler":{}"#,
-                "scheduler: not supported by this version of rrun",
             ),
         ] {
             let mut json: serde_json::Value =

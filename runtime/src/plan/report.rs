@@ -236,6 +236,13 @@ fn process(plan: &Plan) -> Vec<String> {
             .iter()
             .map(|name| format!("AppArmor profile {name:?}")),
     );
+    steps.extend(
+        process
+            .selinux_label
+            .iter()
+            .map(|label| format!("SELinux label {label:?}")),
+    );
+    steps.extend(scheduling(plan));
     let sets = &process.capabilities;
     for (name, set) in [
         ("bounding", sets.bounding),
@@ -281,6 +288,37 @@ fn process(plan: &Plan) -> Vec<String> {
             .map(|domain| format!("personality {domain:#x}")),
     );
     steps
+}
+
+fn scheduling(plan: &Plan) -> Vec<String> {
+    let planned = &plan.process.scheduling;
+    let scheduler = planned.scheduler.iter().map(|scheduler| {
+        let mut text = format!("scheduler {}, nice {}", scheduler.name, scheduler.nice);
+        for (name, value) in [
+            ("priority", u64::from(scheduler.priority)),
+            ("flags", scheduler.flags),
+            ("runtime", scheduler.runtime),
+            ("deadline", scheduler.deadline),
+            ("period", scheduler.period),
+        ] {
+            if value != 0 {
+                let _ = write!(text, ", {name} {value}");
+            }
+        }
+        text
+    });
+    let io_priority = planned.io_priority.iter().map(|priority| {
+        let within = priority.value & 0x1fff;
+        format!("I/O priority {} {within}", priority.name)
+    });
+    let policy = plan.memory_policy.iter().map(|policy| {
+        let nodes = policy.nodes.as_ref().map_or("none", |nodes| &nodes.text);
+        format!(
+            "memory policy {} ({:#x}), nodes {nodes}",
+            policy.name, policy.mode
+        )
+    });
+    scheduler.chain(io_priority).chain(policy).collect()
 }
 
 fn unknown_syscalls(filter: &Filter) -> Option<String> {

@@ -202,6 +202,7 @@ fn run(words: &[&str]) -> Option<Value> {
         ["notify", text] => notify(text),
         ["clock", name] => clock(name),
         ["keyring"] => keyring(),
+        ["scheduling"] => scheduling(),
         _ => {
             eprintln!("probe: no such command: {words:?}");
             std::process::exit(99)
@@ -430,6 +431,38 @@ fn keyring() -> Value {
         String::from_utf8_lossy(&buffer[..(size as usize).clamp(1, 256) - 1]).into_owned()
     });
     json!({ "id": result(id), "description": text })
+}
+
+/// How this process is scheduled: by sched_getattr(2), ioprio_get(2),
+/// get_mempolicy(2) and /proc.
+fn scheduling() -> Value {
+    // size, policy, flags, nice, priority, runtime, deadline, period.
+    let mut attr = [0_u32; 14];
+    let place = attr.as_mut_ptr() as i64;
+    let read = sys::raw(libc::SYS_sched_getattr, [0, place, 56, 0, 0, 0]);
+    let attr = std::hint::black_box(attr);
+    let wide = |at: usize| u64::from(attr[at]) | u64::from(attr[at + 1]) << 32;
+    let mut mode = -1_i32;
+    let place = (&raw mut mode) as i64;
+    let policy = sys::raw(libc::SYS_get_mempolicy, [place, 0, 0, 0, 0, 0]);
+    let mode = std::hint::black_box(mode);
+    let status = text("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().to_owned())
+    };
+    let maps = text("/proc/self/numa_maps").unwrap_or_default();
+    json!({
+        "policy": result(read.map(|_| attr[1].into())),
+        "flags": wide(2),
+        "nice": attr[4].cast_signed(),
+        "priority": attr[5],
+        "times": [wide(6), wide(8), wide(10)],
+        "io_priority": sys::raw(libc::SYS_ioprio_get, [1, 0, 0, 0, 0, 0]).unwrap_or(-1),
+        "memory": result(policy.map(|_| mode.into())),
+        "memory_text": maps.lines().next().and_then(|line| line.split(' ').nth(1)),
+        "cpus": field("Cpus_allowed_list:"),
+    })
 }
 
 /// Everything there is to say about this process and its surroundings.
