@@ -32,5 +32,6 @@ pub mod spec;
 pub mod state;
 pub mod systemd;
 pub mod timestamp;
+pub mod timing;
 
 pub use rrun_sys as sys;

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use rrun::cli::{self, Global, Parsed};
 use rrun::error::Result;
 use rrun::log::Log;
-use rrun::{commands, seal};
+use rrun::{commands, seal, timing};
 
 fn main() -> ExitCode {
+    timing::mark("begin");
     // Whoever started us may ignore SIGCHLD (signal(7): that outlives execve),
     // and then no child of ours would leave a status.
     rrun::sys::signal::set_default(libc::SIGCHLD);
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         Log::stderr().fail(&error);
         return ExitCode::FAILURE;
     }
+    timing::mark("seal");
     let argv: Vec<OsString> = std::env::args_os().collect();
     let invocation = match cli::parse(&argv) {
         Ok(Parsed::Invocation(invocation)) => invocation,
@@ -40,7 +42,14 @@ fn main() -> ExitCode {
         }
     };
     log.catch_panics();
-    match commands::execute(&invocation, &log) {
+    timing::mark("command line");
+    let done = commands::execute(&invocation, &log);
+    timing::mark("end");
+    if invocation.global.timing {
+        // Whoever closed stderr doesn't want to know.
+        let _ = std::io::stderr().write_all(timing::report().as_bytes());
+    }
+    match done {
         Ok(code) => {
             log.finish();
             ExitCode::from(code)

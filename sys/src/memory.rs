@@ -1,19 +1,23 @@
 //! Memory that survives a fork on both sides.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
 use super::{Error, Result};
 
-/// One byte that a process shares with the children it makes afterwards.
+/// How many words fit the smallest page.
+pub const WORDS: usize = 4096 / size_of::<AtomicU64>();
+
+/// A page of words that a process shares with the children it makes
+/// afterwards.
 ///
 /// It stays mapped for the life of the process.
 #[derive(Debug, Clone, Copy)]
-pub struct SharedByte(&'static AtomicU8);
+pub struct SharedWords(&'static [AtomicU64; WORDS]);
 
-impl SharedByte {
-    /// A new shared byte of value 0, on a page of its own.
+impl SharedWords {
+    /// New shared words, all 0.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -23,7 +27,7 @@ impl SharedByte {
         let page = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                size_of::<AtomicU8>(),
+                size_of::<[AtomicU64; WORDS]>(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_ANONYMOUS,
                 -1,
@@ -32,23 +36,28 @@ impl SharedByte {
         };
         if page == libc::MAP_FAILED {
             return Err(Error::new(
-                "mmap(1, MAP_SHARED|MAP_ANONYMOUS)",
+                "mmap(4096, MAP_SHARED|MAP_ANONYMOUS)",
                 Errno::last(),
             ));
         }
         // SAFETY: the mapping is readable, writable, zeroed, aligned to a page
-        // and never unmapped, and every access goes through the atomic.
-        Ok(Self(unsafe { &*page.cast::<AtomicU8>() }))
+        // and never unmapped, and every access goes through the atomics.
+        Ok(Self(unsafe { &*page.cast::<[AtomicU64; WORDS]>() }))
     }
 
-    /// Stores `value` for the other side to see.
-    pub fn store(self, value: u8) {
-        self.0.store(value, Ordering::Relaxed);
+    /// Stores `value` in word `at` for the other side to see. Words beyond the
+    /// page are nowhere.
+    pub fn store(self, at: usize, value: u64) {
+        if let Some(word) = self.0.get(at) {
+            word.store(value, Ordering::Relaxed);
+        }
     }
 
-    /// What either side stored last.
+    /// What either side stored last in word `at`, 0 beyond the page.
     #[must_use]
-    pub fn load(self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+    pub fn load(self, at: usize) -> u64 {
+        self.0
+            .get(at)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }

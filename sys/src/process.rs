@@ -405,6 +405,19 @@ pub fn fexecve(fd: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> Result<
     ))
 }
 
+/// Nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), the same for every
+/// process that is not in a time namespace with an offset; 0 where there is no
+/// such clock.
+#[must_use]
+pub fn monotonic() -> u64 {
+    use nix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| {
+        let part = |number: i64| u64::try_from(number).unwrap_or_default();
+        part(now.tv_sec()) * 1_000_000_000 + part(now.tv_nsec())
+    })
+}
+
 /// Ends this process at once: no destructor, no handler, no flush. The one
 /// way out of a child.
 pub fn exit_now(code: i32) -> ! {

@@ -138,6 +138,7 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
         // The id maps are written.
         credentials::set_dumpable(false)?;
     }
+    child.life.progress.reach(Step::Membership);
     enter_cgroup(std::mem::take(&mut child.life.tasks))?;
     scheduling::settle_cpus(&child.life.process.scheduling)?;
     let life = &child.life;

@@ -1,11 +1,13 @@
-//! Where the child is: one shared byte that outlives it.
+//! Where the child is: a shared page that outlives it.
 //!
 //! A child that is killed (by a memory limit, say) can't tell what it was
 //! doing. It stores each step before taking it on a page that it shares with
-//! the parent, which so can say: died by SIGKILL in step "mounts".
+//! the parent, which so can say: died by SIGKILL in step "mounts". The moment
+//! goes with it, for `--timing`.
 
 use crate::error::Result;
-use crate::sys::memory::SharedByte;
+use crate::sys::memory::SharedWords;
+use crate::sys::process::monotonic;
 
 /// The steps of a child, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Step {
     Born,
     /// Closing descriptors, guarding itself.
     Isolation,
+    /// Entering the cgroup.
+    Membership,
     /// Entering namespaces.
     Namespaces,
     /// Session, keyring, hostname, loopback device.
@@ -46,9 +50,10 @@ pub enum Step {
 }
 
 /// Every step, in the order of their numbers.
-const STEPS: [(Step, &str); 16] = [
+const STEPS: [(Step, &str); 17] = [
     (Step::Born, "birth"),
     (Step::Isolation, "isolation"),
+    (Step::Membership, "cgroup"),
     (Step::Namespaces, "namespaces"),
     (Step::Session, "session"),
     (Step::Mounts, "mounts"),
@@ -65,9 +70,10 @@ const STEPS: [(Step, &str); 16] = [
     (Step::Execution, "execution"),
 ];
 
-/// The shared byte, as steps.
+/// The shared page: the step in its first word, then the moment at which each
+/// was reached.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress(SharedByte);
+pub struct Progress(SharedWords);
 
 impl Progress {
     /// A progress at [`Step::Born`], to be made before the child is.
@@ -75,26 +81,41 @@ impl Progress {
     /// # Errors
     /// `ENOMEM`.
     pub fn new() -> Result<Self> {
-        Ok(Self(SharedByte::new()?))
+        let progress = Self(SharedWords::new()?);
+        progress.reach(Step::Born);
+        Ok(progress)
     }
 
     /// The child is about to take `step`.
     pub fn reach(self, step: Step) {
-        self.0.store(step as u8);
+        self.0.store(0, step as u64);
+        self.0.store(1 + step as usize, monotonic());
     }
 
     /// Whether the child reached `step` last.
     #[must_use]
     pub fn is_at(self, step: Step) -> bool {
-        self.0.load() == step as u8
+        self.0.load(0) == step as u64
     }
 
     /// The name of the step that the child reached last.
     #[must_use]
     pub fn name(self) -> &'static str {
-        STEPS
-            .get(usize::from(self.0.load()))
+        usize::try_from(self.0.load(0))
+            .ok()
+            .and_then(|at| STEPS.get(at))
             .map_or("an unknown step", |(_, name)| name)
+    }
+
+    /// The steps that the child reached, in order, each with the moment, in
+    /// nanoseconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn reached(self) -> Vec<(&'static str, u64)> {
+        let times = STEPS
+            .iter()
+            .enumerate()
+            .map(|(at, (_, name))| (*name, self.0.load(1 + at)));
+        times.filter(|(_, moment)| *moment != 0).collect()
     }
 }
 
@@ -110,6 +131,8 @@ mod tests {
             assert_eq!(usize::from(step as u8), at, "{name}");
             progress.reach(step);
             assert_eq!(progress.name(), name);
+            assert_eq!(progress.reached().len(), at + 1);
         }
+        assert!(progress.reached().is_sorted_by_key(|(_, moment)| *moment));
     }
 }

@@ -22,6 +22,9 @@ pub struct Global {
     /// What is worth a line in the log
     #[arg(long, value_name = "LEVEL", default_value = "warning")]
     pub log_level: LogLevel,
+    /// At the end, print to stderr where the time went, step by step
+    #[arg(long)]
+    pub timing: bool,
     /// The same as --log-level debug
     #[arg(long)]
     pub debug: bool,

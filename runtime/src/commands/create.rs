@@ -13,6 +13,7 @@ use crate::log::Log;
 pub fn execute(global: &Global, log: &Log, create: &Create) -> Result<()> {
     let bundle = create.new.bundle();
     let mut launched = launch(global, log, &create.new, &create.id, &bundle, Start::Later)?;
+    launched.created.init.note_steps();
     // From here on the container waits at its gate, and nothing of it is ours.
     match launched.created.init.go_on() {
         Ok(()) => Ok(()),

@@ -13,6 +13,7 @@ use crate::plan::hooks::{Hook, Hooks};
 use crate::spec::Spec;
 use crate::state::{Locked, Record, Root, Status};
 use crate::sys::process;
+use crate::timing;
 
 /// How long a killed process may take to be gone, in milliseconds: writing a
 /// core, or a device that does not answer, can hold it.
@@ -98,13 +99,16 @@ pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
         }
     };
     note(kill_init(record));
+    timing::mark("kill");
     let cgroup = open_cgroup(record);
     match cgroup {
         Ok(Some(cgroup)) => note(remove_cgroup(cgroup)),
         Ok(None) => {}
         Err(error) => note(Err(error)),
     }
+    timing::mark("cgroup");
     note(container.remove());
+    timing::mark("state directory");
     run_poststop(log, &hooks, &record.hook_state());
     match failed {
         None => Ok(()),

@@ -20,6 +20,7 @@ use crate::plan;
 use crate::spec::{self, Spec};
 use crate::state::{CONFIG, Container, Record, Root, Status};
 use crate::sys;
+use crate::timing;
 
 /// Runs the process and returns its exit code, or 0 if it is left running.
 ///
@@ -37,7 +38,9 @@ pub fn execute(global: &Global, log: &Log, args: &Exec) -> Result<u8> {
         return Ok(0);
     };
     let terminal = newborn.terminal.take();
-    foreground.supervise(newborn.pid, newborn.pidfd.as_fd(), terminal, None)
+    let code = foreground.supervise(newborn.pid, newborn.pidfd.as_fd(), terminal, None);
+    timing::mark("program");
+    code
 }
 
 /// Makes the process and lets it run.
@@ -67,6 +70,7 @@ fn start(
         .then(|| CString::new(format!("_ses.{}", record.id.as_str())));
     let mut planned = plan::exec::Exec::new(&spec, &process, keyring.and_then(Result::ok), &host)?;
     planned.process.add_sockets(preserved.listen, false);
+    timing::mark("config.json, host and plan");
     for warning in &planned.warnings {
         log.warn(warning);
     }
@@ -84,6 +88,7 @@ fn start(
         },
         rootless: host.rootless,
     };
+    timing::mark("container");
     let target = Target {
         init,
         pid,
@@ -92,7 +97,10 @@ fn start(
     };
     let mut newborn = exec(&planned, target, options)?;
     match newborn.go_on().and_then(|()| newborn.until_executed()) {
-        Ok(()) => Ok(newborn),
+        Ok(()) => {
+            timing::mark("program is executed");
+            Ok(newborn)
+        }
         Err(error) => {
             newborn.kill();
             Err(error)

@@ -15,6 +15,7 @@ use crate::plan::{Plan, Request};
 use crate::spec::{NamespaceType, Spec};
 use crate::state::{CONFIG, ContainerId, Locked, Record, Root};
 use crate::sys::{self, descriptors, directory};
+use crate::timing;
 
 /// The directory of a container's readiness socket, in its state directory.
 pub(super) const NOTIFY: &str = "notify";
@@ -64,12 +65,14 @@ pub(super) fn launch(
         .context(|| "find the bundle")?;
     let json = read_config(&bundle)?;
     let spec = Spec::parse(&json)?;
+    timing::mark("config.json");
     check_terminal(&spec, new, start)?;
     let manager = cgroup_manager(global);
     let host = Host::read(rootless(global))?
         .knowing_seccomp(profile(&spec))
         .knowing_selinux(labels(&spec))
         .knowing_systemd(manager == Manager::Systemd)?;
+    timing::mark("host");
     let notify = match notify::manager() {
         Some(_) => Some(Root::open(global.root.as_deref())?.path_of(id).join(NOTIFY)),
         None => None,
@@ -91,6 +94,7 @@ pub(super) fn launch(
         log.warn(warning);
     }
     check_rights(&plan, &host)?;
+    timing::mark("plan");
     let options = Options {
         console_socket: console_socket(new.console_socket.as_deref())?,
         preserved: preserved.total(),
@@ -197,6 +201,7 @@ fn make(
         Start::Later => Some(gate::make(container)?),
         Start::Detached | Start::Foreground => None,
     };
+    timing::mark("state directory");
     Ok((
         parent::create(plan, container, record, gate, options)?,
         relay,

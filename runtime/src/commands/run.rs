@@ -10,6 +10,7 @@ use crate::foreground::{self, Foreground};
 use crate::hooks;
 use crate::log::Log;
 use crate::state::{Container, Record};
+use crate::timing;
 
 /// Runs the container and returns the exit code of its program, or 0 if it is
 /// left running.
@@ -55,6 +56,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
         created.init.kill();
         return Err(destroy_after(log, container, &record, error));
     }
+    timing::mark("program is executed");
     // Others may now do with the container what they like.
     let container = container.unlock()?;
     let Some(foreground) = foreground else {
@@ -66,6 +68,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
     let terminal = created.init.terminal.take();
     let (pid, pidfd) = (created.init.pid, created.init.pidfd.as_fd());
     let code = foreground.supervise(pid, pidfd, terminal, relay)?;
+    timing::mark("program");
     if !run.keep {
         clean_up(log, container, &record).context(|| "delete")?;
     }

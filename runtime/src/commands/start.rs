@@ -18,6 +18,7 @@ use crate::plan::hooks::Hooks;
 use crate::spec::Spec;
 use crate::state::{CONFIG, Locked, Record, Root, Status};
 use crate::sys::{descriptors, directory, process};
+use crate::timing;
 
 /// Starts the program of the container.
 ///
@@ -96,6 +97,7 @@ fn open_gate(container: &Locked, record: &Record) -> Result<()> {
         opened => opened?,
     };
     descriptors::write_all(word.as_fd(), b"s").context(|| "open the gate")?;
+    timing::mark("gate");
     gate::close(container)?;
     judge(&answer(result.as_fd(), &init)?)
 }

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::hooks::State;
 use crate::plan::exec::Exec;
 use crate::sys::{file, process};
+use crate::timing;
 
 /// The container to enter.
 #[derive(Debug)]
@@ -94,6 +95,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
     };
     let mut newborn = give_birth(&birth, child, ours)?;
+    timing::mark("birth");
     let settled = settle(plan, &mut newborn, cgroup, &state, rootless)
         .and_then(|()| match scheduled_by_parent {
             true => set_priorities(newborn.pid, &plan.process.scheduling),
@@ -101,7 +103,10 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         })
         .and_then(|()| announce.publish(newborn.pid, newborn.pidfd.as_fd()));
     match settled {
-        Ok(()) => Ok(newborn),
+        Ok(()) => {
+            timing::mark("child is set up");
+            Ok(newborn)
+        }
         Err(error) => {
             newborn.kill();
             Err(error)

@@ -36,6 +36,7 @@ use crate::plan::process::Process;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Process as Init, Record};
 use crate::sys::{self, credentials};
+use crate::timing;
 pub use announce::Announce;
 pub use newborn::Newborn;
 use newborn::{Birth, give_birth};
@@ -107,14 +108,18 @@ fn make(
     container.save(record)?;
 
     let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
+    timing::mark("cgroup");
     cgroup.apply(&plan.cgroup)?;
+    timing::mark("limits");
 
     let (rootless, announce) = (options.rootless, options.announce.clone());
     let state = record.hook_state();
     let newborn = birth(plan, state.clone(), gate, options, cgroup)?;
     let newborn = made.init.insert(newborn);
+    timing::mark("birth");
     record.init = Some(Init::now(newborn.pid)?);
     container.save(record)?;
+    timing::mark("record");
 
     cgroup.start_unit(&plan.cgroup, newborn.pid)?;
     newborn.ensure_membership(cgroup)?;
@@ -122,6 +127,7 @@ fn make(
     raise_limits(newborn.pid, &plan.process)?;
     settle_ids(newborn.pid, plan, rootless, flags)?;
     newborn.go()?;
+    timing::mark("unit, limits and ids of the process");
     newborn.until_ready(|newborn, message| match message {
         FromChild::Born(_) => {
             record.init = Some(Init::now(newborn.pid)?);
@@ -140,6 +146,7 @@ fn make(
         _ => Ok(()),
     })?;
 
+    timing::mark("child is set up");
     if scheduled_by_parent(plan, rootless) {
         set_priorities(newborn.pid, &plan.process.scheduling)?;
     }

@@ -13,6 +13,7 @@ use crate::child::{self, Child};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::process::{self, Clone, Forked};
 use crate::sys::{self, namespace};
+use crate::timing;
 
 /// What a birth needs besides the child's own things.
 #[derive(Debug)]
@@ -209,8 +210,16 @@ impl Newborn {
         match self.channel.receive()? {
             FromChild::Failed(error) => Err(error),
             FromChild::Closed if !self.progress.is_at(Step::Execution) => Err(self.died()),
-            _ => Ok(()),
+            _ => {
+                self.note_steps();
+                Ok(())
+            }
         }
+    }
+
+    /// Notes the steps that the child has taken so far.
+    pub fn note_steps(&self) {
+        timing::child(&self.progress.reached());
     }
 
     /// What became of a child that says nothing any more.
