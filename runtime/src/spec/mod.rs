@@ -14,6 +14,7 @@
 
 mod hooks;
 mod linux;
+mod position;
 mod process;
 mod resources;
 mod seccomp;
@@ -112,19 +113,16 @@ where
 
 /// Reads a document of `file` (its name in messages).
 ///
-/// The happy path is one plain pass; only a document that is refused is read
-/// again with its path tracked, so that the message names the field.
+/// Only in a document that is refused the path of the place is looked for, so
+/// that the message names the field.
 fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
     let error = match serde_json::from_slice(json) {
         Ok(document) => return Ok(document),
         Err(error) => error,
     };
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let text = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-        Err(tracked) if tracked.path().iter().len() > 0 => {
-            format!("{file}: {}: {}", tracked.path(), tracked.inner())
-        }
-        _ => format!("{file}: {error}"),
+    let text = match position::path_at(json, error.line(), error.column()) {
+        path if path.is_empty() => format!("{file}: {error}"),
+        path => format!("{file}: {path}: {error}"),
     };
     Err(Error::new(Kind::InvalidConfig, text))
 }
