@@ -106,8 +106,7 @@ impl Host {
 /// Whether ids are mapped, as they are in every user namespace but the first
 /// (user_namespaces(7)).
 fn is_in_user_namespace() -> Result<bool> {
-    const MAP: &str = "/proc/self/uid_map";
-    let text = sys::call(std::fs::read_to_string(MAP), || format!("read({MAP:?})"))?;
+    let text = sys::file::read_pseudo(Path::new("/proc/self/uid_map"))?;
     let fields: Vec<&str> = text.split_whitespace().collect();
     Ok(fields != ["0", "0", "4294967295"])
 }

@@ -7,11 +7,13 @@
 //! mount they are reached by, and code that runs goes on running.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::{Error, Result, call};
+use super::file::read_pseudo;
+use super::{Error, Result};
 
 /// `PR_SET_MM_MAP` (linux/prctl.h), since Linux 3.18 and for who may checkpoint
 /// since 5.9.
@@ -58,7 +60,7 @@ pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
     let number = file.as_raw_fd();
     let stat = fstat(file).map_err(|errno| Error::new(format!("fstat([{number}])"), errno))?;
     let path = "/proc/self/maps";
-    let text = call(std::fs::read_to_string(path), || format!("read({path:?})"))?;
+    let text = read_pseudo(Path::new(path))?;
     let device = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
     let memory = layout(number)?;
     for mapping in mappings(&text, device, stat.st_ino) {
@@ -91,7 +93,7 @@ pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
 /// Where things are now (proc(5), /proc/PID/stat), and the file to be named.
 fn layout(file: i32) -> Result<MemoryMap> {
     let path = "/proc/self/stat";
-    let text = call(std::fs::read_to_string(path), || format!("read({path:?})"))?;
+    let text = read_pseudo(Path::new(path))?;
     // The name, in brackets, may hold anything; the first word behind it is
     // field 3.
     let words: Vec<&str> = text

@@ -15,6 +15,28 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
 use super::{Error, Result, ToErrno, call};
 
+/// Reads a file of procfs, sysfs or a cgroup: its size is not known before, and
+/// most fit the buffer, so there is no question for the size and no growing.
+///
+/// # Errors
+/// Those of open and read; `EILSEQ` for what is not UTF-8.
+pub fn read_pseudo(path: &Path) -> Result<String> {
+    let describe = || format!("read({path:?})");
+    let file = call(
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
+        describe,
+    )?;
+    let mut text = Vec::new();
+    let mut buffer = [0_u8; 4096];
+    loop {
+        match call(rustix::io::read(&file, &mut buffer), describe)? {
+            0 => break,
+            length => text.extend_from_slice(&buffer[..length]),
+        }
+    }
+    String::from_utf8(text).map_err(|_| Error::new(describe(), Errno::EILSEQ))
+}
+
 /// What a look-up does with symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {

@@ -442,8 +442,8 @@ pub struct Stat {
 /// `ENOENT` or `ESRCH` if the process is gone.
 pub fn stat(pid: Pid) -> Result<Stat> {
     let path = format!("/proc/{pid}/stat");
-    let text = call(std::fs::read(&path), || format!("read({path:?})"))?;
-    parse_stat(&text).ok_or_else(|| Error::new(format!("read({path:?})"), Errno::EINVAL))
+    let text = super::file::read_pseudo(std::path::Path::new(&path))?;
+    parse_stat(text.as_bytes()).ok_or_else(|| Error::new(format!("read({path:?})"), Errno::EINVAL))
 }
 
 /// The command's name, in brackets, may hold anything, so fields are counted

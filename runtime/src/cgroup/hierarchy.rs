@@ -172,8 +172,7 @@ fn prefer(chosen: &mut Option<Hierarchy>, candidate: Hierarchy) {
 }
 
 fn read(path: &str) -> Result<String> {
-    sys::call(std::fs::read_to_string(path), || format!("read({path:?})"))
-        .context(|| "find the cgroup hierarchies")
+    sys::file::read_pseudo(std::path::Path::new(path)).context(|| "find the cgroup hierarchies")
 }
 
 /// Our cgroup in each hierarchy, by the hierarchy's first controller.

@@ -20,7 +20,7 @@ mod values;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
@@ -176,10 +176,10 @@ pub struct Misread {
 /// # Errors
 /// [`Kind::Usage`] with the words of Go's flag package and of runc.
 pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
-    let program = Invocation::command();
+    let program = program_for(argv);
     let words = match argv::canonical(&program, argv) {
         Ok(argv::Canonical::Words(words)) => words,
-        Ok(argv::Canonical::Help(topic)) => return Ok(Parsed::Text(help(program, &topic))),
+        Ok(argv::Canonical::Help(topic)) => return Ok(Parsed::Text(help(definition(), &topic))),
         Ok(argv::Canonical::Version) => return Ok(Parsed::Text(version())),
         Err(error) => {
             let global = global_alone(argv);
@@ -209,6 +209,49 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
             code,
         })),
     }
+}
+
+/// A command's options, added to what clap knows of it.
+type Definition = fn(clap::Command) -> clap::Command;
+
+/// The commands and where each is defined.
+const DEFINITIONS: [(&str, Definition); 16] = [
+    ("create", Create::augment_args),
+    ("start", Start::augment_args),
+    ("state", State::augment_args),
+    ("kill", Kill::augment_args),
+    ("delete", Delete::augment_args),
+    ("run", Run::augment_args),
+    ("exec", Exec::augment_args),
+    ("list", List::augment_args),
+    ("ps", Ps::augment_args),
+    ("pause", Pause::augment_args),
+    ("resume", Resume::augment_args),
+    ("update", Update::augment_args),
+    ("events", Events::augment_args),
+    ("spec", Spec::augment_args),
+    ("features", Features::augment_args),
+    ("plan", Plan::augment_args),
+];
+
+/// The program with the commands that `argv` may mean: those whose name is a
+/// word of it. To define all of them takes longer than the rest of the reading.
+/// Without such a word all are defined, so that messages and help know them.
+fn program_for(argv: &[OsString]) -> clap::Command {
+    let named = |name: &str| argv.iter().skip(1).any(|word| word == name);
+    let mut meant = DEFINITIONS
+        .iter()
+        .filter(|(name, _)| named(name))
+        .peekable();
+    if meant.peek().is_none() {
+        return definition();
+    }
+    let program = clap::Command::new("rrun")
+        .disable_help_subcommand(true)
+        .args_override_self(true)
+        .subcommand_required(true);
+    Global::augment_args(program)
+        .subcommands(meant.map(|(name, define)| define(clap::Command::new(*name))))
 }
 
 /// The global options of a command line that is wrong further on.

@@ -343,3 +343,32 @@ fn docker_reads_the_version() {
     );
     assert_eq!(lines[2..], ["spec: 1.3.0"]);
 }
+
+#[test]
+fn each_command_has_its_definition() {
+    let whole = definition();
+    let names: Vec<&str> = whole
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    let defined: Vec<&str> = DEFINITIONS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(defined, names);
+    let flags = |command: &clap::Command| -> Vec<String> {
+        let arguments = command.get_arguments();
+        arguments
+            .map(|argument| argument.get_id().to_string())
+            .collect()
+    };
+    for (name, define) in DEFINITIONS {
+        let alone = define(clap::Command::new(name));
+        let all = whole.find_subcommand(name).unwrap();
+        assert_eq!(flags(&alone), flags(all), "{name}");
+    }
+    let some = program_for(&["rrun".into(), "--root".into(), "run".into(), "state".into()]);
+    let names: Vec<&str> = some
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .collect();
+    assert_eq!(names, ["state", "run"]);
+    assert_eq!(flags(&some), flags(&whole));
+}

@@ -38,7 +38,8 @@ pub fn execute(global: &Global, log: &Log, delete: &Delete) -> Result<()> {
         Err(error) => return Err(error),
     };
     check(&container, &record, delete)?;
-    destroy(log, container, &record)
+    let hooks = poststop_hooks(log, &container);
+    destroy(log, container, &record, &hooks)
 }
 
 /// What may be deleted without force: what has stopped, and what has not
@@ -82,13 +83,12 @@ pub fn open_cgroup(record: &Record) -> Result<Option<Cgroup>> {
 }
 
 /// Kills what is left of the container and removes all that it holds, then
-/// runs its poststop hooks. Goes on after each failure.
+/// runs its poststop `hooks`. Goes on after each failure.
 ///
 /// # Errors
 /// All failures, but for those of the hooks, which are warnings (runtime.md,
 /// "Lifecycle", step 13).
-pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
-    let hooks = poststop_hooks(log, &container);
+pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &[Hook]) -> Result<()> {
     let mut failed: Option<Error> = None;
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
@@ -109,7 +109,7 @@ pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
     timing::mark("cgroup");
     note(container.remove());
     timing::mark("state directory");
-    run_poststop(log, &hooks, &record.hook_state());
+    run_poststop(log, hooks, &record.hook_state());
     match failed {
         None => Ok(()),
         Some(error) => Err(error),
@@ -119,7 +119,8 @@ pub fn destroy(log: &Log, container: Locked, record: &Record) -> Result<()> {
 /// [`destroy`] because of `error`, which is returned with what went wrong on
 /// the way.
 pub fn destroy_after(log: &Log, container: Locked, record: &Record, error: Error) -> Error {
-    match destroy(log, container, record) {
+    let hooks = poststop_hooks(log, &container);
+    match destroy(log, container, record, &hooks) {
         Ok(()) => error,
         Err(failed) => error.and(&failed.within("clean up")),
     }

@@ -9,6 +9,7 @@ use crate::error::{Context, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::hooks;
 use crate::log::Log;
+use crate::plan::hooks::Hook;
 use crate::state::{Container, Record};
 use crate::timing;
 
@@ -70,15 +71,15 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
     let code = foreground.supervise(pid, pidfd, terminal, relay)?;
     timing::mark("program");
     if !run.keep {
-        clean_up(log, container, &record).context(|| "delete")?;
+        clean_up(log, container, &record, &plan.hooks.poststop).context(|| "delete")?;
     }
     Ok(code)
 }
 
 /// Deletes the container, unless somebody else has done so meanwhile.
-fn clean_up(log: &Log, container: Container, record: &Record) -> Result<()> {
+fn clean_up(log: &Log, container: Container, record: &Record, poststop: &[Hook]) -> Result<()> {
     match container.lock() {
-        Ok(container) => super::delete::destroy(log, container, record),
+        Ok(container) => super::delete::destroy(log, container, record, poststop),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
