@@ -40,6 +40,8 @@ pub enum Needs {
     Vm,
     /// The same, with AppArmor on.
     AppArmor,
+    /// Pairs of virtual network devices, and `ip`.
+    Veth,
     /// A tmpfs that can be idmapped (Linux 6.3).
     TmpfsIdmap,
 }
@@ -157,6 +159,7 @@ impl Case {
             (Needs::AppArmor, _) if !has_apparmor() => {
                 Some("the kernel has no AppArmor".to_owned())
             }
+            (Needs::Veth, _) if !has_veth() => Some("no ip, or a kernel without veth".to_owned()),
             (Needs::TmpfsIdmap, _) if kernel() < (6, 3) => {
                 Some("tmpfs can't be idmapped before Linux 6.3".to_owned())
             }
@@ -177,6 +180,15 @@ fn v2_controllers() -> bool {
 fn has_apparmor() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|text| text.trim() == "Y")
+}
+
+/// Whether `ip` can make a pair of devices; tried in a namespace that ends with it.
+fn has_veth() -> bool {
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-n", "ip", "link", "add", "v0", "type", "veth"]);
+    command
+        .output()
+        .is_ok_and(|outcome| outcome.status.success())
 }
 
 /// The kernel's major and minor number.

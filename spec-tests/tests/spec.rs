@@ -18,6 +18,8 @@ mod in_force;
 mod lifecycle;
 #[path = "cases/namespaces.rs"]
 mod namespaces;
+#[path = "cases/network.rs"]
+mod network;
 #[path = "cases/process.rs"]
 mod process;
 #[path = "cases/rootfs.rs"]
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             ("exec", exec::CASES),
             ("process", process::CASES),
             ("scheduling", scheduling::CASES),
+            ("network", network::CASES),
             ("rootfs", rootfs::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),

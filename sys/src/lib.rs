@@ -22,6 +22,7 @@ pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod network;
 pub mod pipe;
 pub mod process;

@@ -161,7 +161,8 @@ pub(super) fn join_keyring(life: &Life<'_>, user_namespace: bool) -> Result<()> 
 /// those of the runtime's namespaces, then those of the container's.
 fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()> {
     let hooks = &container.plan.hooks;
-    if hooks.before_pivot() {
+    // Devices are moved by the parent, too.
+    if hooks.before_pivot() || !container.plan.net_devices.is_empty() {
         life.progress.reach(Step::RuntimeHooks);
         life.channel.hooks_wanted()?;
         life.wait()?;

@@ -103,7 +103,7 @@ fn features() -> Features {
                 "modes": words(&scheduling::MEMORY_MODES),
                 "flags": words(&scheduling::MEMORY_FLAGS),
             }),
-            net_devices: json!({ "enabled": false }),
+            net_devices: json!({ "enabled": true }),
         },
         annotations: json!({
             "org.rrun.version": env!("CARGO_PKG_VERSION"),

@@ -13,6 +13,7 @@
 mod announce;
 pub mod exec;
 pub mod gate;
+mod network;
 mod newborn;
 mod seccomp_agent;
 pub mod sources;
@@ -139,7 +140,10 @@ fn make(
                 plan.namespaces.second_clone_flags(),
             )
         }
-        FromChild::HooksWanted => run_hooks(plan, &state, newborn.pid),
+        FromChild::HooksWanted => {
+            network::move_devices(&plan.net_devices, newborn.pid)?;
+            run_hooks(plan, &state, newborn.pid)
+        }
         FromChild::Listener(number) => {
             seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, &state, "creating")
         }

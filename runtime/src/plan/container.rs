@@ -7,6 +7,7 @@ use super::cgroup::{CgroupPlan, Manager};
 use super::hooks::Hooks;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
+use super::network::{NetDevice, net_devices};
 use super::process::{Document, NO_SELINUX, Process};
 use super::scheduling::{MemoryPolicy, memory_policy};
 use crate::error::{Error, Kind, Result};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub cgroup: CgroupPlan,
     /// The root filesystem and all that is in it.
     pub rootfs: Rootfs,
+    /// The host's network devices to move into the container.
+    pub net_devices: Vec<NetDevice>,
     /// The hostname to set.
     pub hostname: Option<String>,
     /// The NIS domain name to set.
@@ -104,6 +107,7 @@ impl Plan {
         Ok(Self {
             id: request.id.to_owned(),
             bundle: request.bundle.to_owned(),
+            net_devices: net_devices(&linux, &namespaces, host)?,
             hostname: uts_name("hostname", spec.hostname.as_deref(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname.as_deref(), &namespaces)?,
             personality: personality(linux.personality.as_ref())?,
@@ -134,10 +138,7 @@ pub fn grantable(namespaces: &Namespaces, host: &Host) -> u64 {
 /// What this version or this host does not do is refused, so that nobody runs
 /// without a limit or a guard that he asked for.
 fn refuse_unsupported(linux: &spec::Linux, host: &Host) -> Result<()> {
-    let asked = [
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-    ];
+    let asked = [("linux.intelRdt", linux.intel_rdt.is_some())];
     if !host.selinux
         && let Some(label) = &linux.mount_label
         && !label.is_empty()

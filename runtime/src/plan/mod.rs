@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod network;
 pub mod process;
 pub mod report;
 pub mod scheduling;

@@ -161,6 +161,12 @@ fn session(plan: &Plan) -> Vec<String> {
     if plan.namespaces.creates(crate::spec::NamespaceType::Network) {
         steps.push("bring up the loopback device".to_owned());
     }
+    steps.extend(plan.net_devices.iter().map(|device| {
+        format!(
+            "move network device {:?}, as {:?}",
+            device.host, device.name
+        )
+    }));
     steps.extend(
         plan.hostname
             .iter()
