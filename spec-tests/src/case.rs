@@ -32,9 +32,11 @@ pub enum Needs {
     V2,
     /// A cgroup2 that holds the controllers, and no v1.
     V2Limits,
-    /// systemd as the machine's first process, and the v2 view
-    /// (`hack/vm --systemd` starts one).
+    /// systemd as the machine's first process, and the v2 view (`hack/vm
+    /// --systemd` starts one); in `hack/vm --systemd-v1` the hybrid one.
     Systemd,
+    /// The same with a user 7000 who has a systemd and a bus of his own.
+    UserSystemd,
     /// A machine that the case may change, with a cgroup2 that holds the
     /// controllers: `hack/vm`.
     Vm,
@@ -145,15 +147,16 @@ impl Case {
             (Needs::V2Limits, "v1" | "hybrid") => {
                 Some("only the v2 view reads v2 files".to_owned())
             }
-            (Needs::Systemd, "v1" | "hybrid") => Some("only in the v2 view".to_owned()),
+            (Needs::Systemd, "v1") => Some("only where systemd put the cgroups".to_owned()),
+            (Needs::Systemd, "hybrid") if !in_vm() => {
+                Some("only in the v2 view, or in hack/vm".to_owned())
+            }
             (Needs::Systemd, _) if !Path::new("/run/systemd/system").is_dir() => {
                 Some("systemd does not run here".to_owned())
             }
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
-            (Needs::Vm | Needs::AppArmor, _) if !Path::new("/.vm-init").exists() => {
-                Some("only in hack/vm".to_owned())
-            }
-            (Needs::Vm | Needs::AppArmor, "v1" | "hybrid") => {
+            (Needs::Vm | Needs::AppArmor, _) if !in_vm() => Some("only in hack/vm".to_owned()),
+            (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, "v1" | "hybrid") => {
                 Some("only in the v2 view".to_owned())
             }
             (Needs::AppArmor, _) if !has_apparmor() => {
@@ -175,6 +178,11 @@ fn v2_controllers() -> bool {
     ["cpu", "memory", "pids"]
         .iter()
         .all(|needed| names.split_whitespace().any(|name| name == *needed))
+}
+
+/// Whether this machine is that of `hack/vm`, which a case may change.
+fn in_vm() -> bool {
+    Path::new("/.vm-init").exists()
 }
 
 fn has_apparmor() -> bool {

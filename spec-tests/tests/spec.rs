@@ -36,6 +36,8 @@ mod scheduling;
 mod seccomp;
 #[path = "cases/systemd.rs"]
 mod systemd;
+#[path = "cases/systemd_user.rs"]
+mod systemd_user;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
             ("safety", safety::CASES),
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
+            ("systemd user", systemd_user::CASES),
         ],
     )
 }

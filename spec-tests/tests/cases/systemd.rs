@@ -1,6 +1,7 @@
 //! The systemd cgroup driver, beside a systemd that runs: `hack/vm --systemd`
-//! starts one. What systemd believes is asked from it by `systemctl`; what is
-//! in force is read from the cgroup's files.
+//! starts one on cgroup v2, `--systemd-v1` one on v1 (`VIEW=hybrid`). What systemd
+//! believes is asked from it by `systemctl`; what is in force is read from the
+//! cgroup's files, which are named here as v2 has them.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -44,11 +45,16 @@ pub(crate) const CASES: &[Case] = &[
         let bundle = limited(t);
         let container = start(t, &bundle);
         let unit = unit(&bundle);
-        for (name, expected) in [
-            ("MemoryMax", "67108864"),
-            ("TasksMax", "17"),
+        let (weight, shares) = match (is_v1(), t.is("runc")) {
+            (true, _) => ("CPUShares", "1024"),
             // The weight of 1024 shares was 39 until runc 1.3.
-            ("CPUWeight", if t.is("runc") { "39" } else { "100" }),
+            (false, true) => ("CPUWeight", "39"),
+            (false, false) => ("CPUWeight", "100"),
+        };
+        for (name, expected) in [
+            (memory_property(), "67108864"),
+            ("TasksMax", "17"),
+            (weight, shares),
             ("CPUQuotaPerSecUSec", "400ms"),
             ("CPUQuotaPeriodUSec", "50ms"),
         ] {
@@ -57,7 +63,7 @@ pub(crate) const CASES: &[Case] = &[
         for (file, expected) in [
             ("memory.max", "67108864"),
             ("pids.max", "17"),
-            ("cpu.weight", if t.is("runc") { "39" } else { "100" }),
+            ("cpu.weight", shares),
             ("cpu.max", "20000 50000"),
         ] {
             assert_eq!(knob(&container, file), expected, "{file}");
@@ -82,7 +88,7 @@ pub(crate) const CASES: &[Case] = &[
             .ok();
         let unit = unit(&bundle);
         assert_eq!(property(&unit, "TasksMax"), "33");
-        assert_eq!(property(&unit, "MemoryMax"), "33554432");
+        assert_eq!(property(&unit, memory_property()), "33554432");
         systemctl(&["daemon-reload"]);
         assert_eq!(knob(&container, "pids.max"), "33");
         assert_eq!(knob(&container, "memory.max"), "33554432");
@@ -302,14 +308,49 @@ fn own_cgroup(pid: i32) -> String {
     path.expect("a v2 path").to_owned()
 }
 
-fn directory(path: &str) -> PathBuf {
-    Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'))
+/// Whether the controllers are on v1 hierarchies.
+fn is_v1() -> bool {
+    Path::new("/sys/fs/cgroup/memory").exists()
 }
 
+/// What systemd calls the limit of memory.
+fn memory_property() -> &'static str {
+    if is_v1() { "MemoryLimit" } else { "MemoryMax" }
+}
+
+/// The cgroup of a unit, where systemd itself keeps it.
+fn directory(path: &str) -> PathBuf {
+    let top = if is_v1() { "systemd" } else { "" };
+    hierarchy(top, path)
+}
+
+fn hierarchy(name: &str, path: &str) -> PathBuf {
+    Path::new("/sys/fs/cgroup")
+        .join(name)
+        .join(path.trim_start_matches('/'))
+}
+
+/// A file of the container's cgroup by its name on v2, with what v1 has in its
+/// place.
 #[track_caller]
 fn knob(container: &Container<'_>, file: &str) -> String {
-    let path = directory(&own_cgroup(container.pid())).join(file);
-    let text = fs::read_to_string(&path);
-    let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.trim_end().to_owned()
+    let path = own_cgroup(container.pid());
+    let read = |controller: &str, file: &str| {
+        let path = hierarchy(controller, &path).join(file);
+        let text = fs::read_to_string(&path);
+        let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim_end().to_owned()
+    };
+    match file {
+        _ if !is_v1() => read("", file),
+        "memory.max" => read("memory", "memory.limit_in_bytes"),
+        "cpu.weight" => read("cpu", "cpu.shares"),
+        "cpu.max" => format!(
+            "{} {}",
+            read("cpu", "cpu.cfs_quota_us"),
+            read("cpu", "cpu.cfs_period_us")
+        ),
+        "pids.max" => read("pids", file),
+        _ => read("systemd", file),
+    }
 }
