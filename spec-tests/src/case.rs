@@ -155,7 +155,12 @@ impl Case {
                 Some("systemd does not run here".to_owned())
             }
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
-            (Needs::Vm | Needs::AppArmor, _) if !in_vm() => Some("only in hack/vm".to_owned()),
+            (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, _) if !in_vm() => {
+                Some("only in hack/vm".to_owned())
+            }
+            (Needs::UserSystemd, _) if !Path::new("/run/user/7000/bus").exists() => {
+                Some("no user has a systemd here".to_owned())
+            }
             (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, "v1" | "hybrid") => {
                 Some("only in the v2 view".to_owned())
             }
