@@ -1,6 +1,8 @@
 //! What must hold for any input. Each function is a fuzz target's body
 //! (`fuzz_targets/`), and `cargo test` replays its corpus (`corpus/`).
 
+pub mod mutate;
+
 use std::path::Path;
 
 use rrun::cgroup::hierarchy::Hierarchies;
@@ -73,50 +75,62 @@ pub fn plan(input: &[u8]) {
         Ok(spec) => spec,
         Err(error) => return refused(&error),
     };
-    for mountinfo in [UNIFIED, LEGACY] {
+    for (number, (mountinfo, manager)) in HOSTS.into_iter().enumerate() {
+        let mut hierarchies = Hierarchies::parse(mountinfo, OWN);
+        hierarchies.v2_controllers = V2_CONTROLLERS.map(str::to_owned).to_vec();
         let host = Host {
             permitted: 0x1ff_ffff_ffff,
-            hierarchies: Hierarchies::parse(mountinfo, OWN),
+            hierarchies,
+            rootless: number % 2 == 1,
+            selinux: number % 2 == 0,
             ..Host::default()
         };
         let request = Request {
             id: "fuzz",
             bundle: Path::new("/bundle"),
-            no_pivot: false,
+            no_pivot: number % 2 == 1,
             no_new_keyring: false,
-            manager: Manager::Cgroupfs,
+            manager,
             listen_fds: 0,
             notify: None,
         };
-        let plan = match Plan::new(&spec, &request, &host) {
-            Ok(plan) => plan,
-            Err(error) => {
-                refused(&error);
-                continue;
-            }
-        };
-        assert!(!plan.process.args.is_empty() && !plan.process.programs.is_empty());
-        let sets = &plan.process.capabilities;
-        assert_eq!(sets.effective & !sets.permitted, 0);
-        assert_eq!(sets.ambient & !(sets.permitted & sets.inheritable), 0);
-        for member in &plan.cgroup.members {
-            let below = member.directory();
-            assert!(below.starts_with("/sys/fs/cgroup"), "{below:?}");
-            assert!(
-                !below.components().any(|part| part.as_os_str() == ".."),
-                "{below:?}"
-            );
+        match Plan::new(&spec, &request, &host) {
+            Ok(plan) => check(&plan),
+            Err(error) => refused(&error),
         }
-        for write in &plan.cgroup.writes {
-            assert!(
-                !write.file.contains('/') && !write.file.is_empty(),
-                "{write:?}"
-            );
-        }
-        assert!(!Report::of(&plan).text().is_empty());
     }
 }
 
+/// What every plan promises.
+fn check(plan: &Plan) {
+    assert!(!plan.process.args.is_empty() && !plan.process.programs.is_empty());
+    let sets = &plan.process.capabilities;
+    assert_eq!(sets.effective & !sets.permitted, 0);
+    assert_eq!(sets.ambient & !(sets.permitted & sets.inheritable), 0);
+    for member in &plan.cgroup.members {
+        let below = member.directory();
+        assert!(below.starts_with("/sys/fs/cgroup"), "{below:?}");
+        assert!(
+            !below.components().any(|part| part.as_os_str() == ".."),
+            "{below:?}"
+        );
+    }
+    for write in &plan.cgroup.writes {
+        assert!(
+            !write.file.contains('/') && !write.file.is_empty(),
+            "{write:?}"
+        );
+    }
+    assert!(!Report::of(plan).text().is_empty());
+}
+
+/// Where the plan is made for: every kind of hierarchy, and systemd.
+const HOSTS: [(&str, Manager); 4] = [
+    (UNIFIED, Manager::Cgroupfs),
+    (LEGACY, Manager::Cgroupfs),
+    (HYBRID, Manager::Cgroupfs),
+    (UNIFIED, Manager::Systemd),
+];
 /// A host with the unified hierarchy alone.
 const UNIFIED: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
 /// A host with v1 controllers.
@@ -127,7 +141,15 @@ const LEGACY: &str = "\
 34 30 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
 35 30 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
 36 30 0:32 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio\n";
-/// The caller's own cgroups on both.
+/// A host with v1 controllers and the unified hierarchy beside them.
+const HYBRID: &str = "\
+31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+34 30 0:30 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+37 30 0:33 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+38 30 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+/// What the unified hierarchy offers where it is alone.
+const V2_CONTROLLERS: [&str; 7] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"];
+/// The caller's own cgroups on all.
 const OWN: &str =
     "6:memory:/user\n5:cpu,cpuacct:/\n4:pids:/\n3:devices:/\n2:cpuset:/\n1:blkio:/\n0::/user\n";
 
