@@ -1,11 +1,16 @@
 /* Runs commands in turn and prints what each round took.
  *
- *   bench-launcher ROUNDS COMMAND...
+ *   bench-launcher [-j JOBS] ROUNDS COMMAND...
  *
  * Each COMMAND is one string of words without quotes. Round after round all
  * of them run once, each round beginning with another one, so that a slow
- * minute of the machine is everybody's. A line a run: index, microseconds of
- * wall time, peak resident kilobytes of the command and what it waited for.
+ * minute of the machine is everybody's. A word ";" stands between programs that
+ * run one after the other and are measured together. With -j that many copies of a
+ * command run at once, and all of them are measured together. "%" in a word becomes a
+ * number that no other copy of that command has.
+ *
+ * A line a run: index, microseconds of wall time, peak resident kilobytes of the
+ * largest program with what it waited for, and minor page faults of all.
  *
  * Static and small on purpose: a child begins with its launcher's peak memory,
  * which must not be larger than what is measured.
@@ -38,39 +43,101 @@ static void split(char *line, char **words) {
 	words[n] = NULL;
 }
 
-/* Returns 0 when the command ran and exited with 0. */
-static int run(int index, char **words) {
-	long long began = now();
-	pid_t pid;
-	if (posix_spawnp(&pid, words[0], NULL, NULL, words, environ) != 0) {
-		perror(words[0]);
-		return 1;
+/* A copy of `words` in which "%" is `number`; its memory is used again by the next call. */
+static char **numbered(char **words, long number) {
+	static char text[MAX_WORDS][256];
+	static char *copy[MAX_WORDS];
+	int n = 0;
+	for (; words[n]; n++) {
+		char *mark = strchr(words[n], '%');
+		if (mark)
+			snprintf(text[n], sizeof *text, "%.*s%ld%s", (int)(mark - words[n]), words[n], number, mark + 1);
+		copy[n] = mark ? text[n] : words[n];
 	}
-	int status;
-	struct rusage usage;
-	if (wait4(pid, &status, 0, &usage) != pid || status != 0) {
-		fprintf(stderr, "bench-launcher: %s: wait status %d\n", words[0], status);
-		return 1;
+	copy[n] = NULL;
+	return copy;
+}
+
+/* What the programs print goes nowhere: stdout is the launcher's. */
+static posix_spawn_file_actions_t silent;
+
+/* Runs the programs of a command; adds to `peak` and `faults`. Returns 0 when all exited with 0. */
+static int programs(char **words, long number, long *peak, long *faults) {
+	char **word = numbered(words, number);
+	while (*word) {
+		char **next = word;
+		while (*next && strcmp(*next, ";") != 0)
+			next++;
+		char **rest = *next ? next + 1 : next;
+		*next = NULL;
+		pid_t pid;
+		if (posix_spawnp(&pid, word[0], &silent, NULL, word, environ) != 0) {
+			perror(word[0]);
+			return 1;
+		}
+		int status;
+		struct rusage usage;
+		if (wait4(pid, &status, 0, &usage) != pid || status != 0) {
+			fprintf(stderr, "bench-launcher: %s: wait status %d\n", word[0], status);
+			return 1;
+		}
+		if (usage.ru_maxrss > *peak)
+			*peak = usage.ru_maxrss;
+		*faults += usage.ru_minflt;
+		word = rest;
 	}
-	printf("%d %lld %ld\n", index, now() - began, usage.ru_maxrss);
 	return 0;
+}
+
+/* `jobs` copies at once, each with a launcher of its own. */
+static int at_once(char **words, int jobs, long first, long *peak, long *faults) {
+	for (int j = 0; j < jobs; j++) {
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(programs(words, first + j, peak, faults));
+		if (pid < 0)
+			return 1;
+	}
+	int status, failed = 0;
+	struct rusage usage;
+	for (int j = 0; j < jobs; j++) {
+		failed |= wait4(-1, &status, 0, &usage) < 0 || status != 0;
+		if (usage.ru_maxrss > *peak)
+			*peak = usage.ru_maxrss;
+		*faults += usage.ru_minflt;
+	}
+	return failed;
 }
 
 int main(int argc, char **argv) {
 	static char *words[MAX_COMMANDS][MAX_WORDS];
+	int jobs = 1;
+	if (argc > 2 && strcmp(argv[1], "-j") == 0) {
+		jobs = atoi(argv[2]);
+		argc -= 2;
+		argv += 2;
+	}
 	int commands = argc - 2;
-	if (commands < 1 || commands > MAX_COMMANDS) {
-		fprintf(stderr, "usage: bench-launcher ROUNDS COMMAND...\n");
+	if (commands < 1 || commands > MAX_COMMANDS || jobs < 1) {
+		fprintf(stderr, "usage: bench-launcher [-j JOBS] ROUNDS COMMAND...\n");
 		return 2;
 	}
 	for (int c = 0; c < commands; c++)
 		split(argv[c + 2], words[c]);
+	posix_spawn_file_actions_init(&silent);
+	posix_spawn_file_actions_addopen(&silent, 1, "/dev/null", O_WRONLY, 0);
 	int rounds = atoi(argv[1]);
 	for (int r = 0; r < rounds; r++)
 		for (int c = 0; c < commands; c++) {
 			int index = (r + c) % commands;
-			if (run(index, words[index]) != 0)
+			long peak = 0, faults = 0, first = (long)r * jobs;
+			long long began = now();
+			int failed = jobs == 1 ? programs(words[index], first, &peak, &faults)
+				: at_once(words[index], jobs, first, &peak, &faults);
+			if (failed)
 				return 1;
+			printf("%d %lld %ld %ld\n", index, now() - began, peak, faults);
+			fflush(stdout);
 		}
 	return 0;
 }

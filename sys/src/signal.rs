@@ -23,6 +23,14 @@ pub fn reset_all() -> Result<()> {
             set_default(signal);
         }
     }
+    unblock_all()
+}
+
+/// Empties the mask.
+///
+/// # Errors
+/// None that sigprocmask gives for these arguments.
+pub fn unblock_all() -> Result<()> {
     call(
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None),
         || "sigprocmask(SIG_SETMASK, {})".to_owned(),

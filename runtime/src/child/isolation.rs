@@ -16,8 +16,8 @@ use crate::sys::{credentials, descriptors, signal};
 pub fn isolate(keep: &[BorrowedFd<'_>], preserved: i32, dumpable: bool) -> Result<()> {
     guard(dumpable)?;
     // The parent blocks signals that it reads from a descriptor; the child
-    // must die of them, and reset them once more before execve.
-    signal::reset_all()?;
+    // must die of them. What it does at each is reset before execve.
+    signal::unblock_all()?;
     close_all_but(keep, preserved)
 }
 
