@@ -16,6 +16,9 @@ pub enum Oracle {
     Go,
     /// The kernel or the specification says so.
     Kernel,
+    /// A clause of the specification says so: the case runs on every runtime,
+    /// and those that it excepts are shown to fail it.
+    Clause,
 }
 
 /// What a case needs beyond root.
@@ -60,6 +63,8 @@ pub struct Case {
     /// Runtimes that answer otherwise, each with the reason: `runc`, or
     /// `runc@v2` for one view.
     pub exceptions: &'static [(&'static str, &'static str)],
+    /// The clauses that it proves, as `page/name` (tests/conformance).
+    pub clauses: &'static [&'static str],
     /// The case.
     pub run: fn(&Test),
 }
@@ -72,6 +77,7 @@ impl Case {
             oracle: Oracle::Runc,
             needs: Needs::Nothing,
             exceptions: &[],
+            clauses: &[],
             run,
         }
     }
@@ -83,6 +89,7 @@ impl Case {
             oracle: Oracle::Crun,
             needs: Needs::Nothing,
             exceptions: &[],
+            clauses: &[],
             run,
         }
     }
@@ -94,6 +101,7 @@ impl Case {
             oracle: Oracle::Go,
             needs: Needs::Nothing,
             exceptions: &[],
+            clauses: &[],
             run,
         }
     }
@@ -105,6 +113,23 @@ impl Case {
             oracle: Oracle::Kernel,
             needs: Needs::Nothing,
             exceptions: &[],
+            clauses: &[],
+            run,
+        }
+    }
+
+    /// A case that proves clauses of the specification.
+    pub const fn clause(
+        clauses: &'static [&'static str],
+        name: &'static str,
+        run: fn(&Test),
+    ) -> Case {
+        Case {
+            name,
+            oracle: Oracle::Clause,
+            needs: Needs::Nothing,
+            exceptions: &[],
+            clauses,
             run,
         }
     }
@@ -121,23 +146,31 @@ impl Case {
         Case { exceptions, ..self }
     }
 
-    /// Why this case does not run here, if so. With `EXCEPTIONS=1` the
-    /// exceptions are run too, to see whether they are still true.
-    pub fn left_out(&self, runtime: &str, view: &str) -> Option<String> {
-        let tried = std::env::var("EXCEPTIONS").is_ok_and(|value| value == "1");
-        if let Some((_, reason)) = self
-            .exceptions
+    /// Why this runtime is known to answer otherwise, if so.
+    pub fn exception(&self, runtime: &str, view: &str) -> Option<&'static str> {
+        self.exceptions
             .iter()
             .find(|(name, _)| *name == runtime || *name == format!("{runtime}@{view}"))
-            && !tried
-        {
-            return Some(format!("{runtime}: {reason}"));
-        }
-        if runtime == "crun" && self.oracle != Oracle::Crun {
-            return Some("crun is no oracle of this case".to_owned());
-        }
-        if runtime == "runc" && self.oracle == Oracle::Crun {
-            return Some("runc 1.1.5 can't; crun is its oracle".to_owned());
+            .map(|(_, reason)| *reason)
+    }
+
+    /// Why this case does not run here, if so. With `EXCEPTIONS=1` the
+    /// exceptions are run too, to see whether they are still true; those of a
+    /// clause always are.
+    pub fn left_out(&self, runtime: &str, view: &str) -> Option<String> {
+        if self.oracle != Oracle::Clause {
+            let tried = std::env::var("EXCEPTIONS").is_ok_and(|value| value == "1");
+            if let Some(reason) = self.exception(runtime, view)
+                && !tried
+            {
+                return Some(format!("{runtime}: {reason}"));
+            }
+            if runtime == "crun" && self.oracle != Oracle::Crun {
+                return Some("crun is no oracle of this case".to_owned());
+            }
+            if runtime == "runc" && self.oracle == Oracle::Crun {
+                return Some("runc 1.1.5 can't; crun is its oracle".to_owned());
+            }
         }
         match (self.needs, view) {
             (Needs::V1, "v2") => Some("view v2: no v1 hierarchy is mounted".to_owned()),
@@ -211,6 +244,9 @@ fn kernel() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// How a case ends that does not apply, as test programs have it.
+pub const DOES_NOT_APPLY: i32 = 77;
+
 /// What a case works with.
 pub struct Test {
     /// The program under test.
@@ -240,6 +276,13 @@ impl Test {
     pub fn id(&self) -> String {
         self.made.set(self.made.get() + 1);
         format!("{}-{}", self.prefix, self.made.get())
+    }
+
+    /// Ends the case as one that does not apply here: an optional part that
+    /// the runtime or the kernel does not have.
+    pub fn does_not_apply(&self, reason: &str) -> ! {
+        println!("{reason}");
+        std::process::exit(DOES_NOT_APPLY)
     }
 
     /// Is this runc? For expectations that hold elsewhere.

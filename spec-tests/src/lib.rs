@@ -29,6 +29,7 @@
 
 pub mod bundle;
 pub mod case;
+pub mod clause;
 pub mod leftovers;
 pub mod runner;
 pub mod runtime;

@@ -13,11 +13,47 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Needs, Oracle, Test};
+use crate::case::{Case, DOES_NOT_APPLY, Needs, Oracle, Test};
 use crate::{leftovers, sys, view};
 
 /// How long a case may take before it counts as hung.
 const HANG: Duration = Duration::from_secs(150);
+
+/// How a case ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// As it says.
+    Passed,
+    /// Otherwise, with what it wrote last.
+    Failed(String),
+    /// Otherwise, as is known of this runtime, with the reason.
+    Excepted(String),
+    /// It did not run here, with the reason.
+    LeftOut(String),
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The runtime's name, with its version when it is a peer of another
+    /// version than the exceptions are for.
+    pub runtime: String,
+    /// Its version, as it says.
+    pub version: String,
+    /// The view of cgroups.
+    pub view: String,
+    /// Each case by name.
+    pub verdicts: Vec<(String, Verdict)>,
+}
+
+impl Report {
+    /// Did cases pass, and did none fail? Nothing passed is no success: a lane
+    /// that did not run has failed.
+    pub fn is_good(&self) -> bool {
+        let any = |wanted: fn(&Verdict) -> bool| self.verdicts.iter().any(|(_, one)| wanted(one));
+        any(|one| *one == Verdict::Passed) && !any(|one| matches!(one, Verdict::Failed(_)))
+    }
+}
 
 /// What is tested: the variable that names it, and who it is by default.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +67,8 @@ pub struct Subject {
     pub private: &'static [&'static str],
     /// How long a case may take with `FULL=1`.
     pub full_hang: Duration,
+    /// The peers that exceptions name, and the versions of which they are true.
+    pub peers: &'static [(&'static str, &'static str)],
 }
 
 /// The runtime.
@@ -39,6 +77,7 @@ pub const RUNTIME: Subject = Subject {
     own: "rrun",
     private: &[],
     full_hang: HANG,
+    peers: &[("runc", "1.1."), ("crun", "1.8.")],
 };
 
 /// The containerd shim.
@@ -47,6 +86,7 @@ pub const SHIM: Subject = Subject {
     own: "containerd-shim-rrun-v2",
     private: &["/run/containerd"],
     full_hang: Duration::from_secs(900),
+    peers: &[],
 };
 
 /// Runs the cases that the command line names (all without one; a word
@@ -55,32 +95,65 @@ pub const SHIM: Subject = Subject {
 /// # Panics
 /// When the machine does not let it run at all.
 pub fn main(subject: Subject, probe: &Path, groups: &[(&str, &[Case])]) -> ExitCode {
+    match report(subject, probe, named(groups)) {
+        Ok(report) if report.is_good() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(code) => code,
+    }
+}
+
+/// The cases of these groups, each as `group: name`.
+pub fn named(groups: &[(&str, &[Case])]) -> Vec<(String, Case)> {
+    groups
+        .iter()
+        .flat_map(|(group, cases)| {
+            cases
+                .iter()
+                .map(move |case| (format!("{group}: {}", case.name), *case))
+        })
+        .collect()
+}
+
+/// [`main`] for a program that does more with what was found. Err where the
+/// command line asked for something else, which is done then.
+///
+/// # Errors
+/// The exit code of what was done instead.
+///
+/// # Panics
+/// When the machine does not let it run at all.
+pub fn report(
+    subject: Subject,
+    probe: &Path,
+    cases: Vec<(String, Case)>,
+) -> Result<Report, ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let setting = Setting::read(subject, probe);
     if let [flag, name] = &args[..]
         && flag == "--case"
     {
-        let case = all(groups)
+        let case = cases
+            .iter()
             .find(|(full, _)| full == name)
             .expect("a case of this name")
             .1;
-        return setting.perform(&case);
+        return Err(setting.perform(&case));
     }
     if args.iter().any(|arg| arg == "--list") {
-        for (name, case) in all(groups) {
+        for (name, case) in &cases {
             println!("{name}: test ({:?})", case.oracle);
         }
-        return ExitCode::SUCCESS;
+        return Err(ExitCode::SUCCESS);
     }
     let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let chosen = all(groups).filter(|(name, _)| {
+    let mut chosen = cases;
+    chosen.retain(|(name, _)| {
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
     });
-    let mut chosen: Vec<(String, Case)> = chosen.collect();
     if let Some(count) = setting.sample {
         chosen = sample(chosen, count, setting.seed);
     }
-    setting.run(chosen)
+    Ok(setting.run(chosen))
 }
 
 /// All cases that need something of the machine, and `count` of the others, which
@@ -106,14 +179,6 @@ fn sample(cases: Vec<(String, Case)>, count: usize, seed: u64) -> Vec<(String, C
         .into_iter()
         .filter(|(name, case)| !plain(case) || picked.contains(name))
         .collect()
-}
-
-fn all<'a>(groups: &'a [(&str, &[Case])]) -> impl Iterator<Item = (String, Case)> + 'a {
-    groups.iter().flat_map(|(group, cases)| {
-        cases
-            .iter()
-            .map(move |case| (format!("{group}: {}", case.name), *case))
-    })
 }
 
 /// What the environment asks for.
@@ -156,7 +221,7 @@ impl Setting {
     }
 
     /// All cases, `jobs` at once, and the counts.
-    fn run(&self, cases: Vec<(String, Case)>) -> ExitCode {
+    fn run(&self, cases: Vec<(String, Case)>) -> Report {
         assert!(
             self.runtime.is_file(),
             "{}: not there; build it first: cargo build --bin {}",
@@ -173,6 +238,8 @@ impl Setting {
             });
             assert!(!own, "{name}: its oracle is an exception");
         }
+        let version = self.version();
+        let known_as = self.known_as(&version);
         println!(
             "spec-tests: program {}, view {}, {} cases, seed {}",
             self.runtime.display(),
@@ -183,7 +250,8 @@ impl Setting {
         let begin = Instant::now();
         view::enter(&self.view);
         nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
-        let (mut passed, mut failed, mut left_out) = (Vec::new(), Vec::new(), 0);
+        let mut passed: Vec<Oracle> = Vec::new();
+        let mut verdicts: Vec<(String, Verdict)> = Vec::new();
         let mut running: Vec<Job> = Vec::new();
         let mut hung = false;
         let mut waiting = cases.into_iter();
@@ -192,10 +260,10 @@ impl Setting {
                 let Some((name, case)) = waiting.next() else {
                     break;
                 };
-                match case.left_out(&self.runtime_name, &self.view) {
+                match case.left_out(&known_as, &self.view) {
                     Some(reason) => {
-                        left_out += 1;
                         println!("left out {name}: {reason}");
+                        verdicts.push((name, Verdict::LeftOut(reason)));
                     }
                     None => running.push(self.begin(name, case)),
                 }
@@ -206,21 +274,23 @@ impl Setting {
             std::thread::sleep(Duration::from_millis(2));
             let mut still = Vec::new();
             for mut job in running {
-                match job.ended() {
-                    None => still.push(job),
-                    Some(true) => {
-                        println!("ok {} ({:?})", job.name, job.case.oracle);
-                        passed.push(job.case);
-                    }
-                    Some(false) => {
-                        let text = fs::read(&job.output).unwrap_or_default();
-                        let start = text.len().saturating_sub(4000);
-                        let text = String::from_utf8_lossy(&text[start..]).into_owned();
-                        println!("FAILED {} ({:?})\n{text}", job.name, job.case.oracle);
-                        failed.push(job.name.clone());
-                        hung |= job.hangs();
-                    }
+                let Some(code) = job.ended() else {
+                    still.push(job);
+                    continue;
+                };
+                hung |= code != 0 && job.hangs();
+                let verdict = job.verdict(code, &known_as, &self.view);
+                let (name, oracle) = (&job.name, job.case.oracle);
+                match &verdict {
+                    Verdict::Passed => println!("ok {name} ({oracle:?})"),
+                    Verdict::Failed(text) => println!("FAILED {name} ({oracle:?})\n{text}"),
+                    Verdict::Excepted(reason) => println!("excepted {name}: {reason}"),
+                    Verdict::LeftOut(reason) => println!("left out {name}: {reason}"),
                 }
+                if verdict == Verdict::Passed {
+                    passed.push(oracle);
+                }
+                verdicts.push((name.clone(), verdict));
             }
             running = still;
             // What a killed case started is a child of ours then.
@@ -229,27 +299,57 @@ impl Setting {
                 leftovers::orphans(&ours);
             }
         }
+        let names = |wanted: fn(&Verdict) -> bool| -> Vec<&String> {
+            let found = verdicts.iter().filter(|(_, verdict)| wanted(verdict));
+            found.map(|(name, _)| name).collect()
+        };
+        let failed = names(|verdict| matches!(verdict, Verdict::Failed(_)));
         for name in &failed {
             println!("failed: {name}");
         }
-        let count = |oracle| passed.iter().filter(|case| case.oracle == oracle).count();
+        let count = |oracle| passed.iter().filter(|one| **one == oracle).count();
         println!(
-            "spec-tests {} {}: {} passed, {} failed, {left_out} left out; oracles of the passed: runc {}, crun {}, go {}, kernel {}; {} s",
+            "spec-tests {} {}: {} passed, {} failed, {} left out; oracles of the passed: runc {}, crun {}, go {}, kernel {}, clauses {}; {} s",
             self.runtime_name,
             self.view,
             passed.len(),
             failed.len(),
+            verdicts.len() - passed.len() - failed.len(),
             count(Oracle::Runc),
             count(Oracle::Crun),
             count(Oracle::Go),
             count(Oracle::Kernel),
+            count(Oracle::Clause),
             begin.elapsed().as_secs(),
         );
-        // Nothing passed is no success: a lane that did not run has failed.
-        if failed.is_empty() && !passed.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        Report {
+            runtime: self.runtime_name.clone(),
+            version,
+            view: self.view.clone(),
+            verdicts,
+        }
+    }
+
+    /// What the program says of its version: the last word of its first line.
+    fn version(&self) -> String {
+        let said = Command::new(&self.runtime).arg("--version").output();
+        let text = said.map_or_else(
+            |_| Vec::new(),
+            |output| [output.stdout, output.stderr].concat(),
+        );
+        let text = String::from_utf8_lossy(&text);
+        let first = text.lines().next().unwrap_or_default();
+        first.split(' ').next_back().unwrap_or_default().to_owned()
+    }
+
+    /// The name by which exceptions know it: none when it is a peer of another
+    /// version than theirs.
+    fn known_as(&self, version: &str) -> String {
+        let peer = self.subject.peers.iter();
+        let mut peer = peer.filter(|(name, _)| *name == self.runtime_name);
+        match peer.next() {
+            Some((name, of)) if !version.starts_with(of) => format!("{name} {version}"),
+            _ => self.runtime_name.clone(),
         }
     }
 
@@ -315,7 +415,7 @@ impl Setting {
             let run = std::panic::AssertUnwindSafe(|| (case.run)(&test));
             i32::from(std::panic::catch_unwind(run).is_err())
         });
-        let passed = reap_until(pid);
+        let code = reap_until(pid);
         let mut left = leftovers::processes(Duration::from_secs(5));
         left.extend(leftovers::state(&test.root, &prefix));
         left.extend(leftovers::cgroups(&prefix));
@@ -325,10 +425,11 @@ impl Setting {
         for thing in &left {
             println!("left behind: {thing}");
         }
-        if passed && left.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        match code {
+            _ if !left.is_empty() => ExitCode::FAILURE,
+            Some(0) => ExitCode::SUCCESS,
+            Some(DOES_NOT_APPLY) => ExitCode::from(DOES_NOT_APPLY as u8),
+            _ => ExitCode::FAILURE,
         }
     }
 }
@@ -344,12 +445,33 @@ struct Job {
 }
 
 impl Job {
+    /// What its end means for this runtime. The exception of a clause is
+    /// shown to be true by a case that fails.
+    fn verdict(&self, code: i32, runtime: &str, view: &str) -> Verdict {
+        let text = fs::read(&self.output).unwrap_or_default();
+        let start = text.len().saturating_sub(4000);
+        let text = String::from_utf8_lossy(&text[start..]).into_owned();
+        let exception = match self.case.oracle {
+            Oracle::Clause => self.case.exception(runtime, view),
+            _ => None,
+        };
+        match (code, exception) {
+            (DOES_NOT_APPLY, _) => Verdict::LeftOut(text.trim().to_owned()),
+            (0, None) => Verdict::Passed,
+            (_, None) => Verdict::Failed(text),
+            (1.., Some(reason)) => Verdict::Excepted(reason.to_owned()),
+            (_, Some(reason)) => Verdict::Failed(format!(
+                "it passes, so the exception is not true (any more): {reason}"
+            )),
+        }
+    }
+
     fn hangs(&self) -> bool {
         self.begin.elapsed() >= self.hang
     }
 
-    /// None while it runs, else whether it passed.
-    fn ended(&mut self) -> Option<bool> {
+    /// None while it runs, else its exit code (1 when it was killed).
+    fn ended(&mut self) -> Option<i32> {
         if let Some(status) = self.child.try_wait().expect("wait") {
             if status.code().is_none() {
                 let _ = fs::write(
@@ -357,7 +479,7 @@ impl Job {
                     format!("the case's process ended by {status}"),
                 );
             }
-            return Some(status.success());
+            return Some(status.code().unwrap_or(1));
         }
         if !self.hangs() {
             return None;
@@ -369,7 +491,7 @@ impl Job {
         let _ = self.child.wait();
         leftovers::cgroups(&prefix);
         let _ = fs::write(&self.output, "the case hangs");
-        Some(false)
+        Some(1)
     }
 }
 
@@ -379,13 +501,16 @@ impl Drop for Job {
     }
 }
 
-/// Reaps every child until this one ended; whether it ended with 0.
-fn reap_until(pid: i32) -> bool {
+/// Reaps every child until this one ended; its exit code, if it has one.
+fn reap_until(pid: i32) -> Option<i32> {
     use nix::sys::wait::{WaitStatus, wait};
     loop {
         let status = wait().expect("wait");
         if status.pid().is_some_and(|ended| ended.as_raw() == pid) {
-            return matches!(status, WaitStatus::Exited(_, 0));
+            return match status {
+                WaitStatus::Exited(_, code) => Some(code),
+                _ => None,
+            };
         }
     }
 }

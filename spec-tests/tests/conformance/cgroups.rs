@@ -1,0 +1,298 @@
+//! config-linux.md, control groups: where the container's cgroup is, who owns
+//! it, device rules, limits, unified keys.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::mount::{MsFlags, mount};
+use serde_json::json;
+use spec_tests::bundle::push;
+use spec_tests::runtime::text;
+use spec_tests::{Bundle, Case, Needs, Test};
+
+use crate::attempt::{create, refused};
+use crate::config_hooks::own_cgroup;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::clause(
+        &["config-linux/cgroup-fit"],
+        "a cgroup in use is an error or harmless: the first container goes on",
+        |t| {
+            let first = Bundle::new(t).probe(&["await", "15"]);
+            let container = t.start(&first);
+            let path = format!("/{}", first.id);
+            let second = Bundle::new(t)
+                .probe(&["pause"])
+                .with(|config| config["linux"]["cgroupsPath"] = json!(path));
+            if create(t, &second).code == 0 {
+                t.call(&["delete", "--force", &second.id]).ok();
+            }
+            assert_eq!(container.status(), "running");
+            container.wait_for("ready");
+            container.kill("TERM").ok();
+            container.wait_for("\"signal\":15");
+        },
+    )
+    .except(&[(
+        "crun",
+        "delete of the second kills the processes of the first: it kills the cgroup",
+    )]),
+    Case::clause(
+        &["config-linux/cgroupsPath-absolute"],
+        "an absolute cgroupsPath is below the mount point of each hierarchy",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+                let path = format!(
+                    "{}/below",
+                    config["linux"]["cgroupsPath"].as_str().expect("path")
+                );
+                config["linux"]["cgroupsPath"] = json!(path);
+            });
+            let container = t.start(&bundle);
+            let directory = own_cgroup(t, &bundle).join("below");
+            let procs = fs::read_to_string(directory.join("cgroup.procs")).expect("its cgroup");
+            assert_eq!(procs.trim(), container.pid().to_string());
+            t.call(&["delete", "--force", &bundle.id]).ok();
+            remove_everywhere(&bundle.id);
+        },
+    ),
+    Case::clause(
+        &["config-linux/cgroupsPath-consistent"],
+        "the same cgroupsPath is the same place, absolute and relative",
+        |t| {
+            for form in ["/", ""] {
+                let id = t.id();
+                let path = format!("{form}{id}");
+                let mut places = Vec::new();
+                for _ in 0..2 {
+                    let bundle = Bundle::new(t).probe(&["pause"]);
+                    let bundle = bundle.with(|config| config["linux"]["cgroupsPath"] = json!(path));
+                    let container = t.create(&bundle);
+                    let place = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()))
+                        .expect("cgroup");
+                    assert!(place.contains(&id), "{place}");
+                    places.push(place);
+                    drop(container);
+                }
+                assert_eq!(places[0], places[1]);
+            }
+        },
+    ),
+    Case::clause(
+        &["config-linux/cgroupsPath-invalid"],
+        "a cgroupsPath with `..` is refused, or stays below the mount point",
+        |t| {
+            let id = t.id();
+            let bundle = Bundle::new(t).probe(&["pause"]);
+            let bundle = bundle.with(|config| {
+                config["linux"]["cgroupsPath"] = json!(format!("/../../../../tmp/{id}"))
+            });
+            let outcome = create(t, &bundle);
+            let container = t.adopt(&bundle.id);
+            assert!(
+                !std::path::Path::new("/tmp").join(&id).exists(),
+                "it left the hierarchy"
+            );
+            if outcome.code == 0 {
+                let place = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()))
+                    .expect("cgroup");
+                assert!(place.contains(&id) && !place.contains(".."), "{place}");
+                drop(container);
+                remove_everywhere("tmp");
+            }
+        },
+    ),
+    Case::clause(
+        &["config-linux/ownership-missing"],
+        "a cgroup that is to be the container's is made, though it lacks files of the list",
+        |t| {
+            let bundle = owned(t).probe(&["pause"]);
+            let container = t.start(&bundle);
+            assert_eq!(container.status(), "running");
+            check_owners(
+                t,
+                &bundle,
+                &fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default(),
+            );
+        },
+    )
+    .needs(Needs::V2),
+    Case::clause(
+        &["config-linux/ownership-fallback"],
+        "without the kernel's list of files to hand over, three files are handed over",
+        |t| {
+            const NONE: Option<&str> = None;
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare");
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("private");
+            let tmpfs = Some("tmpfs");
+            mount(tmpfs, "/sys/kernel/cgroup", tmpfs, MsFlags::empty(), NONE).expect("tmpfs");
+            let bundle = owned(t).probe(&["pause"]);
+            let _container = t.start(&bundle);
+            check_owners(
+                t,
+                &bundle,
+                "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n",
+            );
+        },
+    )
+    .needs(Needs::V2),
+    Case::clause(
+        &["config-linux/device-rules-order"],
+        "of two device rules for the same device the later one holds",
+        |t| {
+            let allow =
+                json!({ "allow": true, "type": "c", "major": 10, "minor": 250, "access": "rw" });
+            let deny =
+                json!({ "allow": false, "type": "c", "major": 10, "minor": 250, "access": "rw" });
+            let all = json!({ "allow": false, "access": "rwm" });
+            let device = json!([{ "path": "/dev/nobody", "type": "c", "major": 10, "minor": 250, "fileMode": 0o666 }]);
+            let open = |rules: serde_json::Value| {
+                let bundle = Bundle::new(t)
+                    .probe(&["open", "/dev/nobody", "0"])
+                    .with(|config| {
+                        config["linux"]["devices"] = device.clone();
+                        config["linux"]["resources"]["devices"] = rules;
+                    });
+                t.run(&bundle).answer()["errno"].clone()
+            };
+            // 1 is EPERM, of the cgroup; that there is no such device comes later.
+            assert_eq!(open(json!([all, allow, deny])), 1);
+            assert_ne!(open(json!([all, deny, allow])), 1);
+            assert_eq!(open(json!([deny, allow, all])), 1);
+        },
+    ),
+    Case::clause(
+        &["config-linux/memory-checkBeforeUpdate"],
+        "a memory limit below what is in use is refused",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["hold-memory", "32"]).with(|config| {
+                config["linux"]["resources"]["memory"] =
+                    json!({ "limit": 64 << 20, "checkBeforeUpdate": true });
+            });
+            let container = t.start(&bundle);
+            container.wait_for("held");
+            let path = t.directory.join("resources");
+            let wanted = json!({ "memory": { "limit": 8 << 20, "checkBeforeUpdate": true } });
+            fs::write(&path, wanted.to_string()).expect("write");
+            let outcome = t.call(&["update", "--resources", text(&path), &bundle.id]);
+            assert_ne!(outcome.code, 0, "the limit was taken");
+            assert_eq!(container.status(), "running");
+        },
+    )
+    .needs(Needs::Limits),
+    Case::clause(
+        &["config-linux/unified-unknown"],
+        "a unified key that the runtime does not know is written",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+                config["linux"]["resources"]["unified"] =
+                    json!({ "cgroup.max.descendants": "7", "cgroup.max.depth": "3" });
+            });
+            let container = t.create(&bundle);
+            if t.view == "v2" {
+                let knob = |file: &str| {
+                    fs::read_to_string(t.cgroup("", &container.id).join(file)).expect("knob")
+                };
+                assert_eq!(knob("cgroup.max.descendants"), "7\n");
+                assert_eq!(knob("cgroup.max.depth"), "3\n");
+            }
+        },
+    )
+    .needs(Needs::V2Limits),
+    Case::clause(
+        &["config-linux/unified-missing"],
+        "a unified key of a controller that is not there is refused",
+        |t| {
+            let keys = json!({ "nonsense.max": "1" });
+            refused(
+                t,
+                &Bundle::new(t).with(|config| config["linux"]["resources"]["unified"] = keys),
+            );
+            assert!(!own_cgroup(t, &Bundle::new(t)).exists());
+        },
+    ),
+    Case::clause(
+        &["config-linux/unified-controllers"],
+        "the controllers of unified keys are enabled, on each level",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+                let path = format!(
+                    "{}/below",
+                    config["linux"]["cgroupsPath"].as_str().expect("path")
+                );
+                config["linux"]["cgroupsPath"] = json!(path);
+                config["linux"]["resources"]["unified"] =
+                    json!({ "pids.max": "77", "memory.high": "67108864" });
+            });
+            let _container = t.create(&bundle);
+            let directory = t.cgroup("", &bundle.id).join("below");
+            let knob = |file: &str| fs::read_to_string(directory.join(file)).expect("knob");
+            assert_eq!(knob("pids.max"), "77\n");
+            assert_eq!(knob("memory.high"), "67108864\n");
+            t.call(&["delete", "--force", &bundle.id]).ok();
+            remove_everywhere(&bundle.id);
+        },
+    )
+    .needs(Needs::V2Limits),
+    Case::clause(
+        &["config-linux/unified-conversion"],
+        "a v1 setting that v2 does not have is refused",
+        |t| {
+            let network = json!({ "classID": 7 });
+            let bundle =
+                Bundle::new(t).with(|config| config["linux"]["resources"]["network"] = network);
+            refused(t, &bundle);
+        },
+    )
+    .needs(Needs::V2Limits)
+    .except(&[("runc", "1.1.5 passes over it")]),
+];
+
+/// A bundle in a user namespace that mounts its own cgroup to write in it.
+fn owned(t: &Test) -> Bundle {
+    Bundle::new(t)
+        .in_user_namespace(100_000)
+        .mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "rw"],
+        )
+        .with(|config| {
+            push(
+                &mut config["linux"]["namespaces"],
+                json!({ "type": "cgroup" }),
+            )
+        })
+}
+
+/// The owner of the cgroup of [`owned`] is root still, which a runtime may
+/// leave so, or the container's root: then of the files on the list, too, and
+/// of no other.
+#[track_caller]
+fn check_owners(t: &Test, bundle: &Bundle, list: &str) {
+    let directory = t.cgroup("", &bundle.id);
+    if t.view != "v2" || fs::metadata(&directory).expect("stat").uid() == 0 {
+        return;
+    }
+    for entry in fs::read_dir(&directory).expect("readdir").flatten() {
+        let name = entry.file_name().into_string().expect("UTF-8");
+        if entry.path().is_file() {
+            let wanted = if list.lines().any(|line| line == name) {
+                100_000
+            } else {
+                0
+            };
+            assert_eq!(entry.metadata().expect("stat").uid(), wanted, "{name}");
+        }
+    }
+}
+
+/// Removes the upper levels of a path: delete takes its last one only.
+fn remove_everywhere(name: &str) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup")) {
+        let point = line.split(' ').nth(4).expect("a mount point");
+        let _ = fs::remove_dir(std::path::Path::new(point).join(name));
+    }
+}
