@@ -85,6 +85,7 @@ impl Plan {
             .process
             .as_ref()
             .ok_or_else(|| Error::config("process", "is missing"))?;
+        check_version(&spec.oci_version)?;
         refuse_unsupported(&linux, host)?;
         let mut warnings = Vec::new();
         let namespaces = Namespaces::plan(&linux)?;
@@ -133,6 +134,19 @@ pub fn grantable(namespaces: &Namespaces, host: &Host) -> u64 {
     } else {
         host.permitted
     }
+}
+
+/// The version of the specification is in the form of SemVer 2.0.0: three
+/// numbers, and words behind `-` and `+`. Documents without one are taken, as
+/// every runtime does.
+fn check_version(version: &str) -> Result<()> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if version.is_empty() || (core.split('.').count() == 3 && core.split('.').all(is_number)) {
+        return Ok(());
+    }
+    let cause = format_args!("{version:?} is not a version like 1.3.0").to_string();
+    Err(Error::config("ociVersion", cause))
 }
 
 /// What this version or this host does not do is refused, so that nobody runs

@@ -316,15 +316,20 @@ fn rlimits(written: &[spec::Rlimit], document: Document) -> Result<Vec<Rlimit>> 
         if limits.iter().any(|known| known.resource == resource) {
             return Err(document.error(field("type"), format!("{name} is listed twice")));
         }
-        if limit.soft > limit.hard {
-            let cause = format!("{} is above the hard limit {}", limit.soft, limit.hard);
+        let given = |value: Option<u64>, name: &str| {
+            value.ok_or_else(|| document.error(field(name), "is missing"))
+        };
+        let soft = given(limit.soft, "soft")?;
+        let hard = given(limit.hard, "hard")?;
+        if soft > hard {
+            let cause = format!("{soft} is above the hard limit {hard}");
             return Err(document.error(field("soft"), cause));
         }
         limits.push(Rlimit {
             name,
             resource,
-            soft: limit.soft,
-            hard: limit.hard,
+            soft,
+            hard,
         });
     }
     Ok(limits)
@@ -402,8 +407,16 @@ mod tests {
                 "rlimits[0].type: \"RLIMIT_FUN\" is unknown",
             ),
             (
-                r#""rlimits":[{"type":"RLIMIT_CPU"},{"type":"RLIMIT_CPU"}]"#,
+                r#""rlimits":[{"type":"RLIMIT_CPU","soft":1,"hard":1},{"type":"RLIMIT_CPU","soft":1,"hard":1}]"#,
                 "rlimits[1].type: RLIMIT_CPU is listed twice",
+            ),
+            (
+                r#""rlimits":[{"type":"RLIMIT_CPU","hard":1}]"#,
+                "rlimits[0].soft: is missing",
+            ),
+            (
+                r#""rlimits":[{"type":"RLIMIT_CPU","soft":1}]"#,
+                "rlimits[0].hard: is missing",
             ),
             (
                 r#""rlimits":[{"type":"RLIMIT_CPU","soft":2,"hard":1}]"#,

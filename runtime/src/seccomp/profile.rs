@@ -138,6 +138,9 @@ fn entry(
         || path("errnoRet"),
     )?;
     kernel.check(action, || path("action"))?;
+    if written.names.is_empty() {
+        return Err(Error::config(path("names"), "is empty"));
+    }
     let mut syscalls = Vec::with_capacity(written.names.len());
     for (name_index, name) in written.names.iter().enumerate() {
         let name_path = || path(&format!("names[{name_index}]"));

@@ -99,10 +99,10 @@ pub struct Rlimit {
     /// `RLIMIT_NOFILE` and so on.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The hard limit.
-    pub hard: u64,
-    /// The soft limit.
-    pub soft: u64,
+    /// The hard limit; without one the limit is refused.
+    pub hard: Option<u64>,
+    /// The soft limit; without one the limit is refused.
+    pub soft: Option<u64>,
 }
 
 /// CPU scheduling, by sched_setattr(2).

@@ -87,7 +87,8 @@ pub(crate) const CASES: &[Case] = &[
     ) && has(
         &m["super"],
         "rw"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-nosuid", ["nosuid"], |m| has(
         &m["options"],
         "nosuid"
@@ -95,7 +96,8 @@ pub(crate) const CASES: &[Case] = &[
     option!("config/option-suid", ["nosuid", "suid"], |m| !has(
         &m["options"],
         "nosuid"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-nodev", ["nodev"], |m| has(
         &m["options"],
         "nodev"
@@ -103,7 +105,8 @@ pub(crate) const CASES: &[Case] = &[
     option!("config/option-dev", ["nodev", "dev"], |m| !has(
         &m["options"],
         "nodev"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-noexec", ["noexec"], |m| has(
         &m["options"],
         "noexec"
@@ -111,7 +114,8 @@ pub(crate) const CASES: &[Case] = &[
     option!("config/option-exec", ["noexec", "exec"], |m| !has(
         &m["options"],
         "noexec"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-noatime", ["noatime"], |m| has(
         &m["options"],
         "noatime"
@@ -119,14 +123,16 @@ pub(crate) const CASES: &[Case] = &[
     option!("config/option-atime", ["noatime", "atime"], |m| !has(
         &m["options"],
         "noatime"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-nodiratime", ["nodiratime"], |m| has(
         &m["options"],
         "nodiratime"
     )),
     option!("config/option-diratime", ["nodiratime", "diratime"], |m| {
         !has(&m["options"], "nodiratime")
-    }),
+    })
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-relatime", ["relatime"], |m| has(
         &m["options"],
         "relatime"
@@ -140,12 +146,14 @@ pub(crate) const CASES: &[Case] = &[
         "config/option-nostrictatime",
         ["strictatime", "nostrictatime"],
         |m| { has(&m["options"], "relatime") }
-    ),
+    )
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-sync", ["sync"], |m| has(&m["super"], "sync")),
     option!("config/option-async", ["sync", "async"], |m| !has(
         &m["super"],
         "sync"
-    )),
+    ))
+    .except(&[("crun", "1.8.1 does not take an earlier option back")]),
     option!("config/option-dirsync", ["dirsync"], |m| has(
         &m["super"],
         "dirsync"
@@ -159,20 +167,34 @@ pub(crate) const CASES: &[Case] = &[
         ["lazytime", "nolazytime"],
         |m| !has(&m["super"], "lazytime")
     ),
-    option!("config/option-iversion", ["iversion"], |m| m.is_object()),
+    option!("config/option-iversion", ["iversion"], |m| m.is_object()).except(&[(
+        "crun",
+        "1.8.1 does not know it and hands it to the file system",
+    )]),
     option!(
         "config/option-noiversion",
         ["iversion", "noiversion"],
         |m| m.is_object()
-    ),
-    option!("config/option-silent", ["silent"], |m| m.is_object()),
-    option!("config/option-loud", ["silent", "loud"], |m| m.is_object()),
+    )
+    .except(&[(
+        "crun",
+        "1.8.1 does not know it and hands it to the file system",
+    )]),
+    option!("config/option-silent", ["silent"], |m| m.is_object()).except(&[(
+        "crun",
+        "1.8.1 does not know it and hands it to the file system",
+    )]),
+    option!("config/option-loud", ["silent", "loud"], |m| m.is_object()).except(&[(
+        "crun",
+        "1.8.1 does not know it and hands it to the file system",
+    )]),
     option!("config/option-defaults", ["defaults"], |m| {
         has(&m["options"], "rw")
             && !["nosuid", "nodev", "noexec"]
                 .iter()
                 .any(|word| has(&m["options"], word))
-    }),
+    })
+    .except(&[("runc", "1.1.5 hands it to the file system")]),
     Case::clause(
         &["config/option-bind"],
         "config/option-bind: a directory, without what is mounted in it",
@@ -215,19 +237,25 @@ pub(crate) const CASES: &[Case] = &[
     propagation!("config/option-private", "private", str::is_empty),
     propagation!("config/option-rprivate", "rprivate", str::is_empty),
     propagation!("config/option-shared", "shared", |found| found
-        .contains("shared:")),
+        .contains("shared:"))
+    .except(&[("crun", "1.8.1 makes it private again")]),
     propagation!("config/option-rshared", "rshared", |found| found
-        .contains("shared:")),
+        .contains("shared:"))
+    .except(&[("crun", "1.8.1 makes it private again")]),
     propagation!("config/option-slave", "slave", |found| found
         .contains("master:")
-        && !found.contains("shared:")),
+        && !found.contains("shared:"))
+    .except(&[("crun", "1.8.1 makes it private again")]),
     propagation!("config/option-rslave", "rslave", |found| found
         .contains("master:")
-        && !found.contains("shared:")),
+        && !found.contains("shared:"))
+    .except(&[("crun", "1.8.1 makes it private again")]),
     propagation!("config/option-unbindable", "unbindable", |found| found
-        == "unbindable"),
+        == "unbindable")
+    .except(&[("crun", "1.8.1 makes it private again")]),
     propagation!("config/option-runbindable", "runbindable", |found| found
-        == "unbindable"),
+        == "unbindable")
+    .except(&[("crun", "1.8.1 makes it private again")]),
     Case::clause(
         &["config/idmap-applied", "config/idmap-values"],
         "idmap: the owners are those that the mount's mappings say",
@@ -280,8 +308,7 @@ pub(crate) const CASES: &[Case] = &[
         "idmap without mappings takes the container's, or is refused",
         |t| container_mapping(t, &["bind", "idmap"]),
     )
-    .needs(Needs::TmpfsIdmap)
-    .except(&[("runc", "1.1.5 does not know idmap: 1.2 brought it")]),
+    .needs(Needs::TmpfsIdmap),
     Case::clause(
         &["config/ridmap-neither-error"],
         "ridmap without mappings takes the container's, or is refused",

@@ -26,6 +26,20 @@ const LINUX: [&str; 10] = [
     "memoryPolicy",
 ];
 
+const BIG_ENDIAN: [&str; 11] = [
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_SHEB",
+];
+
 pub(crate) const CASES: &[Case] = &[
     Case::clause(
         &[
@@ -108,7 +122,11 @@ pub(crate) const CASES: &[Case] = &[
                 assert_eq!(outcome.code, 0, "{option}: {}", outcome.stderr);
             }
         },
-    ),
+    )
+    .except(&[(
+        "runc",
+        "1.1.5 lists `defaults` and hands it to the file system",
+    )]),
     Case::clause(
         &["features/namespaces"],
         "each namespace of the list can be asked for",
@@ -145,12 +163,11 @@ pub(crate) const CASES: &[Case] = &[
         |t| {
             let features = features(t);
             let all = words(&features["linux"]["capabilities"]);
-            let outcome = t.run(&Bundle::new(t).probe(&["say", "runs"]).with(|config| {
-                for set in ["bounding", "effective", "permitted"] {
-                    config["process"]["capabilities"][set] = json!(all);
-                }
-            }));
-            assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+            assert!(!all.is_empty());
+            // In the bounding set: of the others the runtime may have fewer itself.
+            runs(t, |config| {
+                config["process"]["capabilities"] = json!({ "bounding": all })
+            });
         },
     ),
     Case::clause(
@@ -174,7 +191,13 @@ pub(crate) const CASES: &[Case] = &[
                         json!([{ "index": 0, "value": 7, "valueTwo": 7, "op": operator }]);
                 });
             }
-            profile(t, |rule| rule["architectures"] = seccomp["archs"].clone());
+            // libseccomp does not take both orders of bytes in one filter.
+            let little = |arch: &String| !BIG_ENDIAN.contains(&arch.as_str());
+            let archs: Vec<String> = words(&seccomp["archs"])
+                .into_iter()
+                .filter(little)
+                .collect();
+            profile(t, |rule| rule["architectures"] = json!(archs));
         },
     ),
     Case::clause(

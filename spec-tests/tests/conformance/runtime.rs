@@ -281,10 +281,12 @@ pub(crate) const CASES: &[Case] = &[
             let bundle = Bundle::new(t);
             for id in ["", ".", "..", "a/b", "../x", "/abs"] {
                 let outcome = t.call(&["create", "--bundle", text(&bundle.path), id]);
+                let _delete = (outcome.code == 0).then(|| t.adopt(id));
                 assert_ne!(outcome.code, 0, "{id:?}");
             }
         },
-    ),
+    )
+    .except(&[("crun", "1.8.1 takes a path for a name")]),
     Case::clause(
         &["runtime/start-not-created"],
         "start of a running or a stopped container is an error without effect",
@@ -403,7 +405,8 @@ pub(crate) const CASES: &[Case] = &[
             });
             assert_eq!(t.run(&bundle).answer(), json!({ "said": ["runs"] }));
         },
-    ),
+    )
+    .except(&[("runc", "1.1.5 needs /proc to close descriptors")]),
 ];
 
 /// The fields of state-schema.json.
