@@ -273,7 +273,7 @@ fn owned(t: &Test) -> Bundle {
             push(
                 &mut config["linux"]["namespaces"],
                 json!({ "type": "cgroup" }),
-            )
+            );
         })
 }
 

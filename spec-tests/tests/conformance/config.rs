@@ -62,7 +62,7 @@ pub(crate) const CASES: &[Case] = &[
             refused(
                 t,
                 &Bundle::new(t).with(|config| remove(config, "/root/path")),
-            )
+            );
         },
     ),
     Case::clause(
@@ -99,7 +99,7 @@ pub(crate) const CASES: &[Case] = &[
         "a console size without a terminal changes nothing",
         |t| {
             let bundle = Bundle::new(t).with(|config| {
-                config["process"]["consoleSize"] = json!({ "height": 3, "width": 4 })
+                config["process"]["consoleSize"] = json!({ "height": 3, "width": 4 });
             });
             let report = t.run(&bundle).answer();
             assert_eq!(report["tty"]["window"], Value::Null);

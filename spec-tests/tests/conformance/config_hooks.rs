@@ -235,7 +235,7 @@ pub(crate) const CASES: &[Case] = &[
                 assert!(statuses.contains(&status), "{moment}: {status}");
                 match moment {
                     "createContainer" | "startContainer" => {
-                        assert_eq!(state["pid"], 1, "as the container sees it")
+                        assert_eq!(state["pid"], 1, "as the container sees it");
                     }
                     "poststop" => {}
                     _ => assert!(

@@ -151,7 +151,7 @@ pub(crate) const CASES: &[Case] = &[
                 refused(
                     t,
                     &bundle.with(|config| {
-                        push(&mut config["linux"]["namespaces"], json!({ "type": kind }))
+                        push(&mut config["linux"]["namespaces"], json!({ "type": kind }));
                     }),
                 );
             }
@@ -486,7 +486,7 @@ pub(crate) const CASES: &[Case] = &[
                 t,
                 &Bundle::new(t)
                     .with(|config| config["linux"]["sysctl"] = json!({ "vm.nonsense": "1" })),
-            )
+            );
         },
     ),
     without!(
@@ -505,7 +505,7 @@ fn with_cgroup_namespace(bundle: Bundle) -> Bundle {
         push(
             &mut config["linux"]["namespaces"],
             json!({ "type": "cgroup" }),
-        )
+        );
     })
 }
 

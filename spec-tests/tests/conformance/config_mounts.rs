@@ -323,7 +323,7 @@ pub(crate) const CASES: &[Case] = &[
             refused(
                 t,
                 &mapped(t, &["bind", "idmap"]).with(|config| remove_last(config, "gidMappings")),
-            )
+            );
         },
     )
     .except(&[("runc", "1.1.5 does not know the field")]),
@@ -334,7 +334,7 @@ pub(crate) const CASES: &[Case] = &[
             refused(
                 t,
                 &mapped(t, &["bind", "idmap"]).with(|config| remove_last(config, "uidMappings")),
-            )
+            );
         },
     )
     .except(&[("runc", "1.1.5 does not know the field")]),

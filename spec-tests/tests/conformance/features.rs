@@ -166,7 +166,7 @@ pub(crate) const CASES: &[Case] = &[
             assert!(!all.is_empty());
             // In the bounding set: of the others the runtime may have fewer itself.
             runs(t, |config| {
-                config["process"]["capabilities"] = json!({ "bounding": all })
+                config["process"]["capabilities"] = json!({ "bounding": all });
             });
         },
     ),

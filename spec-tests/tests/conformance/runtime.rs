@@ -424,7 +424,7 @@ fn check_state(bundle: &Bundle, state: &Value, status: &str) {
     assert_eq!(state["annotations"], json!({ "k": "v" }));
     match status {
         "stopped" => {
-            assert!(state["pid"].is_null() || state["pid"].as_i64().is_some_and(|pid| pid >= 0))
+            assert!(state["pid"].is_null() || state["pid"].as_i64().is_some_and(|pid| pid >= 0));
         }
         _ => assert!(state["pid"].as_i64().is_some_and(|pid| pid > 0), "{state}"),
     }
