@@ -22,7 +22,10 @@
 //! | `EXCEPTIONS=1` | runs the exceptions of this runtime too |
 //! | `JOBS` | cases at once, default 2 |
 //!
-//! A second target, `cargo test -p spec-tests --test shim`, does the same with
+//! A second target, `--test conformance`, has the clauses of runtime-spec as a
+//! list ([`clause`]) and runs on any runtime: docs/conformance.md.
+//!
+//! A third one, `cargo test -p spec-tests --test shim`, does the same with
 //! a containerd shim: [`shim`] is a containerd that is made for it. `SHIM`
 //! names the program under test (`SHIM=containerd-shim-runc-v2` for the Go
 //! shim, the oracle), `RUNTIME` means nothing there.
