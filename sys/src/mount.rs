@@ -111,13 +111,36 @@ impl std::fmt::Display for FsContext {
 /// # Errors
 /// `ENOENT`, `EINVAL` for an unbindable mount, `ENOSYS` before Linux 5.2.
 pub fn clone_tree(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(dir, path, recursive, OpenTreeFlags::empty())
+}
+
+/// [`clone_tree`], where a symbolic link at the end of `path` is itself what
+/// is copied.
+///
+/// # Errors
+/// As for [`clone_tree`].
+pub fn clone_tree_or_link(dir: BorrowedFd<'_>, path: &Path, recursive: bool) -> Result<OwnedFd> {
+    open_tree(dir, path, recursive, OpenTreeFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn open_tree(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    recursive: bool,
+    links: OpenTreeFlags,
+) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | links;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.as_os_str().is_empty());
     call(rustix::mount::open_tree(dir, path, flags), || {
         let recursive = if recursive { "|AT_RECURSIVE" } else { "" };
+        let links = if links.is_empty() {
+            ""
+        } else {
+            "|AT_SYMLINK_NOFOLLOW"
+        };
         format!(
-            "open_tree({}, {path:?}, OPEN_TREE_CLONE{recursive})",
+            "open_tree({}, {path:?}, OPEN_TREE_CLONE{recursive}{links})",
             at(dir)
         )
     })

@@ -12,7 +12,7 @@ use super::copy_up;
 use super::root::{Found, Missing, Root};
 use super::rootfs::{by_number, refused};
 use crate::error::Result;
-use crate::plan::mount_options::{Attributes, Options, Superblock};
+use crate::plan::mount_options::{Attributes, Options, Superblock, Symlinks};
 use crate::plan::mounts::{Mount, What};
 use crate::sys;
 use crate::sys::file::{self, Links};
@@ -172,18 +172,32 @@ fn bind(
     source: Option<OwnedFd>,
     user_namespace: bool,
 ) -> Result<()> {
+    let symlinks = mount.options.symlinks;
+    if symlinks.copy
+        && source.is_none()
+        && let Ok(target) = file::read_link(CWD, path.as_os_str())
+    {
+        return copy_symlink(root, &mount.destination, &target);
+    }
+    let clone = match symlinks.source {
+        true => sys::mount::clone_tree_or_link,
+        false => sys::mount::clone_tree,
+    };
     let tree = match source {
         Some(tree) => tree,
-        None => match sys::mount::clone_tree(CWD, path, recursive) {
+        None => match clone(CWD, path, recursive) {
             Ok(tree) => tree,
             // Until Linux 5.2.
             Err(error) if error.errno() == Errno::ENOSYS => {
+                if symlinks != Symlinks::default() {
+                    return Err(error.into());
+                }
                 return bind_by_mount_call(root, mount, path, recursive, user_namespace);
             }
             Err(error) => return Err(error.into()),
         },
     };
-    let target = bind_target(root, &mount.destination, tree.as_fd())?;
+    let target = bind_target(root, mount, tree.as_fd())?;
     let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
     // Before anybody can see it, unless the kernel (until 5.12) can only
     // change what is attached.
@@ -208,7 +222,7 @@ fn bind_by_mount_call(
     user_namespace: bool,
 ) -> Result<()> {
     let source = file::open(path, rustix::fs::OFlags::PATH)?;
-    let target = bind_target(root, &mount.destination, source.as_fd())?;
+    let target = bind_target(root, mount, source.as_fd())?;
     let mut flags = MsFlags::MS_BIND;
     flags.set(MsFlags::MS_REC, recursive);
     sys::mount::mount(
@@ -228,18 +242,44 @@ fn bind_by_mount_call(
     )?)
 }
 
+/// Makes a link like the source's at the destination, where one that says the
+/// same may be already.
+fn copy_symlink(root: &Root, destination: &Path, target: &Path) -> Result<()> {
+    let (Some(name), Some(parent)) = (destination.file_name(), destination.parent()) else {
+        return Err(refused(format!("{destination:?} has no name")));
+    };
+    let dir = root.find_or_make(parent, Missing::Directory)?.fd;
+    let dir = outside_procfs(dir, destination)?;
+    match file::make_link(target, dir.as_fd(), name) {
+        Err(error) if error.errno() == Errno::EEXIST => match file::read_link(dir.as_fd(), name) {
+            Ok(old) if old == target => Ok(()),
+            _ => Err(error.into()),
+        },
+        done => Ok(done?),
+    }
+}
+
 /// The target of a bind, a file where the source is one.
-fn bind_target(root: &Root, destination: &Path, source: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn bind_target(root: &Root, mount: &Mount, source: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let destination = &mount.destination;
     let stat = file::stat(source)?;
     let missing = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Missing::Directory,
         _ => Missing::File,
     };
-    if destination == Path::new("/proc") && !(is_procfs(source)? && stat.st_ino == PROC_ROOT_INODE)
+    if *destination == Path::new("/proc") && !(is_procfs(source)? && stat.st_ino == PROC_ROOT_INODE)
     {
         return Err(refused(
             "\"/proc\" cannot be mounted because it is not of type proc",
         ));
+    }
+    if mount.options.symlinks.destination {
+        let link = root.find(destination, Links::NotLast);
+        if let Ok(link) = link
+            && FileType::from_raw_mode(file::stat(link.as_fd())?.st_mode) == FileType::Symlink
+        {
+            return outside_procfs(link, destination);
+        }
     }
     Ok(target(root, destination, missing)?.fd)
 }
@@ -479,14 +519,20 @@ fn target(root: &Root, path: &Path, missing: Missing) -> Result<Found> {
         Err(error) if error.errno() == Errno::ELOOP => {}
         Err(error) => return Err(error.into()),
     }
-    let found = root.find_or_make(path, missing)?;
-    if is_procfs(found.fd.as_fd())? {
+    let Found { fd, made } = root.find_or_make(path, missing)?;
+    let fd = outside_procfs(fd, path)?;
+    if root.is(fd.as_fd())? {
+        return Err(refused("mounting into / is prohibited"));
+    }
+    Ok(Found { fd, made })
+}
+
+/// What was found at `path`, unless it is in a procfs.
+fn outside_procfs(found: OwnedFd, path: &Path) -> Result<OwnedFd> {
+    if is_procfs(found.as_fd())? {
         return Err(refused(format!(
             "{path:?} cannot be mounted because it is inside /proc"
         )));
-    }
-    if root.is(found.fd.as_fd())? {
-        return Err(refused("mounting into / is prohibited"));
     }
     Ok(found)
 }

@@ -14,7 +14,8 @@ use rustix::fs::{CWD, OFlags};
 
 use crate::error::{Context, Result};
 use crate::idmap;
-use crate::plan::mounts::{IdMap, IdSource, Rootfs, RootfsOp, What};
+use crate::plan::mount_options::Propagation;
+use crate::plan::mounts::{IdMap, IdSource, Mount, Rootfs, RootfsOp, What};
 use crate::plan::namespaces::IdMaps;
 use crate::sys::mount::{self, Change};
 use crate::sys::process::{self, Forked};
@@ -40,7 +41,12 @@ pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
         if !rootfs.user_namespace && idmap.is_none() {
             continue;
         }
-        let tree = open(source, *recursive, idmap.as_ref(), rootfs).context(|| one.phrase())?;
+        // The child makes a link like it.
+        if one.options.symlinks.copy && file::read_link(CWD, source.as_os_str()).is_ok() {
+            continue;
+        }
+        let tree = open(one, source, *recursive, idmap.as_ref(), rootfs.propagation)
+            .context(|| one.phrase())?;
         trees.extend(tree.map(|tree| (at, tree)));
     }
     Ok(trees)
@@ -48,20 +54,25 @@ pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
 
 /// One tree; none where it is left to the child.
 fn open(
+    one: &Mount,
     source: &Path,
     recursive: bool,
     idmap: Option<&IdMap>,
-    rootfs: &Rootfs,
+    propagation: Propagation,
 ) -> Result<Option<OwnedFd>> {
-    let tree = match mount::clone_tree(CWD, source, recursive) {
+    let clone = match one.options.symlinks.source {
+        true => mount::clone_tree_or_link,
+        false => mount::clone_tree,
+    };
+    let tree = match clone(CWD, source, recursive) {
         Ok(tree) => tree,
         Err(error) if idmap.is_none() && is_the_childs(error.errno()) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // The copy is in the host's peer groups; in the child it would not be.
     let propagation = Change {
-        propagation: rootfs.propagation.flag(),
-        recursive: rootfs.propagation.recursive,
+        propagation: propagation.flag(),
+        recursive: propagation.recursive,
         ..Change::default()
     };
     match mount::set_attributes(tree.as_fd(), &propagation) {

@@ -227,8 +227,24 @@ pub struct Options {
     pub copy_up: bool,
     /// `idmap` (false) or `ridmap` (true).
     pub idmap: Option<bool>,
+    /// What stands behind `idmap=`, in crun's words (`uids=0-1-10;gids=0-1-10`).
+    pub idmap_text: Option<String>,
+    /// What becomes of links at the ends of a bind mount.
+    pub symlinks: Symlinks,
     /// What the table doesn't have: `key` or `key=value`.
     pub data: Vec<(String, Option<String>)>,
+}
+
+/// What becomes of a symbolic link that is the last part of a bind mount's
+/// source or destination; crun's options.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Symlinks {
+    /// `copy-symlink`: a source that is a link is made anew in the container.
+    pub copy: bool,
+    /// `src-nofollow`: a source that is a link is itself mounted.
+    pub source: bool,
+    /// `dest-nofollow`: a destination that is a link is itself covered.
+    pub destination: bool,
 }
 
 /// What one word does.
@@ -246,6 +262,9 @@ enum Effect {
     FilesystemOff(u64),
     CopyUp,
     IdMap(bool),
+    CopySymlink,
+    SourceNoFollow,
+    DestinationNoFollow,
 }
 
 /// config.md, "Linux mount options", in its order; `norelatime` and its like
@@ -318,7 +337,14 @@ const TABLE: &[(&str, Effect)] = &[
     ("tmpcopyup", Effect::CopyUp),
     ("idmap", Effect::IdMap(false)),
     ("ridmap", Effect::IdMap(true)),
+    // crun's.
+    ("copy-symlink", Effect::CopySymlink),
+    ("src-nofollow", Effect::SourceNoFollow),
+    ("dest-nofollow", Effect::DestinationNoFollow),
 ];
+
+/// crun's mappings in the option itself, and whether for mounts below too.
+const IDMAP_TEXT: [(&str, bool); 2] = [("idmap=", false), ("ridmap=", true)];
 
 /// The names of all options that are understood, for `rrun features`.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -346,6 +372,14 @@ impl Options {
                 options.propagation.push(propagation);
                 continue;
             }
+            if let Some(idmap) = IDMAP_TEXT
+                .iter()
+                .find_map(|(key, recursive)| Some((word.strip_prefix(key)?, *recursive)))
+            {
+                options.idmap = Some(idmap.1);
+                options.idmap_text = Some(idmap.0.to_owned());
+                continue;
+            }
             match TABLE.iter().find(|(name, _)| name == word) {
                 Some((_, effect)) => options.apply(*effect),
                 // An fstab line may come as one word, "size=1m,mode=755".
@@ -369,6 +403,9 @@ impl Options {
             Effect::FilesystemOff(flag) => self.superblock.0 &= !flag,
             Effect::CopyUp => self.copy_up = true,
             Effect::IdMap(recursive) => self.idmap = Some(recursive),
+            Effect::CopySymlink => self.symlinks.copy = true,
+            Effect::SourceNoFollow => self.symlinks.source = true,
+            Effect::DestinationNoFollow => self.symlinks.destination = true,
         }
     }
 }
@@ -412,10 +449,21 @@ impl fmt::Display for Options {
         if self.copy_up {
             words.push("tmpcopyup".to_owned());
         }
-        match self.idmap {
-            Some(true) => words.push("ridmap".to_owned()),
-            Some(false) => words.push("idmap".to_owned()),
-            None => {}
+        if let Some(recursive) = self.idmap {
+            let word = if recursive { "ridmap" } else { "idmap" };
+            words.push(match &self.idmap_text {
+                Some(text) => format!("{word}={text}"),
+                None => word.to_owned(),
+            });
+        }
+        for (on, word) in [
+            (self.symlinks.copy, "copy-symlink"),
+            (self.symlinks.source, "src-nofollow"),
+            (self.symlinks.destination, "dest-nofollow"),
+        ] {
+            if on {
+                words.push(word.to_owned());
+            }
         }
         words.extend(self.data.iter().map(|(key, value)| match value {
             Some(value) => format!("{key}={value}"),
@@ -526,6 +574,9 @@ mod tests {
             "nosuid,tmpcopyup,mode=700",
             "rbind,ridmap",
             "bind,idmap",
+            "rbind,ridmap=uids=0-1-10#10-11-10;gids=0-100-10",
+            "bind,copy-symlink",
+            "bind,src-nofollow,dest-nofollow",
         ] {
             let options = parse(&words.replace(',', " "));
             assert_eq!(options.to_string(), words);

@@ -5,7 +5,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::mount_options::Options;
+use super::idmap_text;
+use super::mount_options::{Options, Symlinks};
 use super::mounts::{IdMap, IdSource, Mount, MountContext, What};
 use crate::error::{Error, Result};
 use crate::spec::{self, NamespaceType};
@@ -85,6 +86,9 @@ impl Written<'_> {
         if options.bind.is_some() || fstype == "bind" {
             return self.bind(options);
         }
+        if options.symlinks != Symlinks::default() {
+            return Err(self.error("options", "only bind mounts have a word for links"));
+        }
         if fstype.is_empty() || fstype == "none" {
             return Err(self.error("type", "is missing"));
         }
@@ -109,6 +113,10 @@ impl Written<'_> {
                 format!("bind mounts cannot have any filesystem-specific options: {key:?}"),
             ));
         }
+        if options.symlinks.copy && (options.symlinks.source || options.symlinks.destination) {
+            let text = "copy-symlink excludes src-nofollow and dest-nofollow";
+            return Err(self.error("options", text));
+        }
         let source = Path::new(source);
         Ok(What::Bind {
             // An absolute one is the kernel's to read, links before `..`.
@@ -131,6 +139,14 @@ impl Written<'_> {
         }
         if uids.is_empty() && options.idmap.is_none() {
             return Ok(None);
+        }
+        if let Some(text) = options.idmap_text.as_deref().filter(|_| uids.is_empty()) {
+            let own = (&self.linux.uid_mappings[..], &self.linux.gid_mappings[..]);
+            let ids = idmap_text::parse(text, own).map_err(|cause| self.error("options", cause))?;
+            return Ok(Some(IdMap {
+                ids,
+                recursive: options.idmap.unwrap_or(false),
+            }));
         }
         let joins = &self.context.namespaces.join;
         let joined = joins.iter().find(|join| join.kind == NamespaceType::User);

@@ -2,6 +2,7 @@
 //! propagation, masked and read-only paths, devices.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use spec_tests::bundle::push;
@@ -394,6 +395,79 @@ pub(crate) const CASES: &[Case] = &[
     })
     .needs(Needs::TmpfsIdmap)
     .except(&[("runc", "1.2 brought it")]),
+    Case::crun("idmap=uids=..;gids=.. maps as it says, and with @ by the container's own mappings", |t| {
+        for (option, uid, gid) in [
+            ("idmap=uids=0-5000-1#1-7000-10;gids=0-6000-10", 7000, 6002),
+            ("idmap=uids=@0-10-10;gids=@0-20-10", 11, 22),
+        ] {
+            let source = t.directory.join(t.id());
+            fs::create_dir(&source).expect("mkdir");
+            fs::write(source.join("file"), "").expect("write");
+            std::os::unix::fs::chown(source.join("file"), Some(1), Some(2)).expect("chown");
+            let bundle = Bundle::new(t)
+                .mount("/mnt", "bind", text(&source), &["bind", option])
+                .probe(&["stat", "/mnt/file"]);
+            let bundle = if option.contains('@') { in_user_namespace(bundle) } else { bundle };
+            let answer = t.run(&bundle).answer();
+            assert_eq!(answer["uid"], uid, "{option}");
+            assert_eq!(answer["gid"], gid, "{option}");
+        }
+    })
+    .needs(Needs::TmpfsIdmap),
+    Case::kernel("an idmap option that is no mapping names the mount and the word", |t| {
+        let bundle = shared(t, "/mnt", &["bind", "idmap=uids=0-1;gids=0-0-1"]);
+        t.run(&bundle).fails(1, &["mounts[", "].options: idmap: \"0-1\" is not FIRST-HOST-SIZE"]);
+    }),
+    Case::kernel("copy-symlink makes the source's link anew, also where it leads nowhere", |t| {
+        let link = t.directory.join("link");
+        std::os::unix::fs::symlink("/no/such/place", &link).expect("symlink");
+        for target in ["/data/link", "/made/deep/link"] {
+            let bundle = Bundle::new(t)
+                .mount(target, "bind", text(&link), &["bind", "copy-symlink"])
+                .probe(&["stat", target, ";", "report"]);
+            let answers = t.run(&bundle).ok().answers();
+            assert_eq!(answers[0]["type"], "symlink", "{target}");
+            let made = bundle.rootfs().join(target.trim_start_matches('/'));
+            assert_eq!(fs::read_link(made).expect("readlink"), Path::new("/no/such/place"));
+            assert!(!targets(&answers[1]).contains(&target.to_owned()));
+            // The same link may be there already, another file may not.
+            t.run(&bundle).ok();
+        }
+        let bundle = Bundle::new(t)
+            .file("data/link", "x")
+            .mount("/data/link", "bind", text(&link), &["bind", "copy-symlink"]);
+        t.run(&bundle).fails(1, &["/data/link", "file exists"]);
+        let bundle = shared(t, "/mnt", &["bind", "copy-symlink"]).probe(&["read", "/mnt/file"]);
+        assert_eq!(t.run(&bundle).answer(), json!({ "text": "host" }));
+    }),
+    Case::kernel("copy-symlink excludes src-nofollow and dest-nofollow", |t| {
+        let bundle = shared(t, "/mnt", &["bind", "copy-symlink", "src-nofollow"]);
+        t.run(&bundle).fails(1, &["].options: copy-symlink excludes src-nofollow and dest-nofollow"]);
+    }),
+    Case::kernel("dest-nofollow covers a link at the destination, src-nofollow binds one", |t| {
+        let file = t.directory.join("one");
+        fs::write(&file, "one file").expect("write");
+        let link = t.directory.join("link");
+        std::os::unix::fs::symlink(&file, &link).expect("symlink");
+        for user_namespace in [false, true] {
+            let with = |options: &[&str], probe: &[&str]| {
+                let bundle = Bundle::new(t).file("data/real", "untouched")
+                    .mount("/data/target", "bind", text(&link), options).probe(probe);
+                std::os::unix::fs::symlink("real", bundle.rootfs().join("data/target")).expect("symlink");
+                if user_namespace { in_user_namespace(bundle) } else { bundle }
+            };
+            let words = ["read", "/data/target", ";", "read", "/data/real"];
+            let answers = t.run(&with(&["bind", "dest-nofollow"], &words)).ok().answers();
+            assert_eq!(answers, [json!({ "text": "one file" }), json!({ "text": "untouched" })]);
+            let answers = t.run(&with(&["bind"], &words)).ok().answers();
+            assert_eq!(answers, [json!({ "text": "one file" }), json!({ "text": "one file" })]);
+            let words = ["stat", "/data/target", ";", "read", "/data/real"];
+            let answers = t.run(&with(&["bind", "src-nofollow", "dest-nofollow"], &words)).ok().answers();
+            assert_eq!(answers[0]["type"], "symlink");
+            assert_eq!(answers[0]["size"], text(&file).len());
+            assert_eq!(answers[1], json!({ "text": "untouched" }));
+        }
+    }),
     Case::kernel("the program can't write its own runtime", |t| {
         // CVE-2019-5736: /proc/self/exe of the runtime is never writable.
         let bundle = Bundle::new(t).args(&["/data/self"]);
@@ -449,6 +523,19 @@ pub(crate) const CASES: &[Case] = &[
 
     }),
 ];
+
+/// The same with a user namespace that maps every id to itself.
+fn in_user_namespace(bundle: Bundle) -> Bundle {
+    bundle.with(|config| {
+        push(
+            &mut config["linux"]["namespaces"],
+            json!({ "type": "user" }),
+        );
+        let all = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        config["linux"]["uidMappings"] = all.clone();
+        config["linux"]["gidMappings"] = all;
+    })
+}
 
 /// A bundle with a directory of the case, in which `file` says `host`,
 /// mounted on `target`.
