@@ -6,12 +6,13 @@
  *
  * Nothing is parsed, checked, sealed or written down; no error is handled but
  * by ending. The same namespaces, cgroups (in each mounted hierarchy below its
- * top, or in the pure v2 view one with CLONE_INTO_CGROUP), device rules of v1,
- * mounts, nodes, masks, capabilities, and the same program. Measured beside the
+ * top, or in the pure v2 view one with CLONE_INTO_CGROUP), device rules (of v2: a
+ * program), mounts, nodes, masks, capabilities, and the same program. Measured beside the
  * runtimes by hack/bench, which prints its calls by `strace -c`.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -47,6 +48,57 @@ static void put(const char *directory, const char *file, const char *text) {
 	MUST(fd);
 	MUST(write(fd, text, strlen(text)));
 	close(fd);
+}
+
+/* The same rules as a program of v2, which the kernel checks and compiles. */
+static void restrict_devices(int cgroup) {
+	static const struct { int type, major, minor, access; } allowed[] = {
+		{ BPF_DEVCG_DEV_BLOCK, -1, -1, BPF_DEVCG_ACC_MKNOD }, { BPF_DEVCG_DEV_CHAR, -1, -1, BPF_DEVCG_ACC_MKNOD },
+		{ BPF_DEVCG_DEV_CHAR, 1, 3, 7 }, { BPF_DEVCG_DEV_CHAR, 1, 5, 7 }, { BPF_DEVCG_DEV_CHAR, 1, 7, 7 },
+		{ BPF_DEVCG_DEV_CHAR, 1, 8, 7 }, { BPF_DEVCG_DEV_CHAR, 1, 9, 7 }, { BPF_DEVCG_DEV_CHAR, 5, 0, 7 },
+		{ BPF_DEVCG_DEV_CHAR, 5, 1, 7 }, { BPF_DEVCG_DEV_CHAR, 5, 2, 7 }, { BPF_DEVCG_DEV_CHAR, 10, 200, 7 },
+		{ BPF_DEVCG_DEV_CHAR, 136, -1, 7 } };
+	struct bpf_insn code[128];
+	int n = 0;
+#define ADD(...) code[n++] = (struct bpf_insn){ __VA_ARGS__ }
+	for (int field = 0; field < 3; field++)        /* r2 type and access, r4 major, r5 minor */
+		ADD(.code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = (int[]){ 2, 4, 5 }[field], .src_reg = 1, .off = 4 * field);
+	ADD(.code = BPF_ALU | BPF_MOV | BPF_X, .dst_reg = 3, .src_reg = 2);
+	ADD(.code = BPF_ALU | BPF_RSH | BPF_K, .dst_reg = 3, .imm = 16);
+	ADD(.code = BPF_ALU | BPF_AND | BPF_K, .dst_reg = 2, .imm = 0xffff);
+	for (unsigned r = 0; r < sizeof allowed / sizeof *allowed; r++) {
+		int tests[4], count = 0;
+		tests[count++] = n;
+		ADD(.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = 2, .imm = allowed[r].type);
+		if (allowed[r].access != 7) {
+			ADD(.code = BPF_ALU | BPF_MOV | BPF_X, .dst_reg = 1, .src_reg = 3);
+			ADD(.code = BPF_ALU | BPF_AND | BPF_K, .dst_reg = 1, .imm = 7 & ~allowed[r].access);
+			tests[count++] = n;
+			ADD(.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = 1, .imm = 0);
+		}
+		if (allowed[r].major >= 0) {
+			tests[count++] = n;
+			ADD(.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = 4, .imm = allowed[r].major);
+		}
+		if (allowed[r].minor >= 0) {
+			tests[count++] = n;
+			ADD(.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = 5, .imm = allowed[r].minor);
+		}
+		ADD(.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1);
+		ADD(.code = BPF_JMP | BPF_EXIT);
+		for (int t = 0; t < count; t++)
+			code[tests[t]].off = n - tests[t] - 1;
+	}
+	ADD(.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 0);
+	ADD(.code = BPF_JMP | BPF_EXIT);
+	union bpf_attr load = { .prog_type = BPF_PROG_TYPE_CGROUP_DEVICE, .insns = (unsigned long)code, .insn_cnt = n,
+		.license = (unsigned long)"" };
+	int program = syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
+	MUST(program);
+	union bpf_attr attach = { .target_fd = cgroup, .attach_bpf_fd = program, .attach_type = BPF_CGROUP_DEVICE,
+		.attach_flags = BPF_F_ALLOW_MULTI };
+	MUST(syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach));
+	close(program);
 }
 
 static void enter(int pidfd, int *tasks, int count) {
@@ -149,6 +201,7 @@ static int run(const char *bundle, const char *id) {
 		snprintf(path, sizeof path, TOP "%s", id);
 		MUST(mkdir(path, 0755));
 		MUST(cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		restrict_devices(cgroup);
 	}
 	for (int i = 0; i < count; i++) {
 		snprintf(path, sizeof path, TOP "%s/%s", hierarchies[i], id);
