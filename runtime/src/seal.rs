@@ -19,6 +19,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -31,6 +32,18 @@ use crate::sys::{self, process};
 
 /// The commands whose processes enter a container.
 const ENTERING: [&str; 3] = ["create", "run", "exec"];
+
+/// The clone's descriptor, until [`let_go`].
+static HELD: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Lets the clone leave its namespace, which waits for a grace period of all
+/// CPUs: for a moment at which the child has work to do, and has closed its own
+/// descriptor of it.
+pub fn let_go() {
+    if let Ok(mut held) = HELD.lock() {
+        drop(held.take());
+    }
+}
 
 /// All that can be sealed of a memfd.
 fn all_seals() -> SealFlag {
@@ -64,11 +77,15 @@ pub fn ensure() -> Result<()> {
         return Ok(());
     }
     let clone = detached_clone(binary.as_fd());
-    if let Ok(clone) = &clone
-        && run_from(clone.as_fd()).is_ok_and(|sealed| sealed)
-    {
-        return Ok(());
-    }
+    let clone = match clone {
+        Ok(clone) if run_from(clone.as_fd()).is_ok_and(|sealed| sealed) => {
+            if let Ok(mut held) = HELD.lock() {
+                *held = Some(clone);
+            }
+            return Ok(());
+        }
+        clone => clone,
+    };
     let sealed = clone
         .or_else(|_| sealed_copy(binary.as_fd()))
         .context(|| "protect the runtime's binary")?;

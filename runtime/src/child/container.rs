@@ -34,6 +34,14 @@ pub struct NewContainer<'a> {
 }
 
 impl NewContainer<'_> {
+    /// Whether the session may begin before the parent has settled the
+    /// membership in the cgroup and the ids, while it writes down the process: when
+    /// this process is already the last one and its ids are the host's.
+    pub(super) fn begins_session_early(&self) -> bool {
+        let namespaces = &self.plan.namespaces;
+        !namespaces.second_fork() && !namespaces.contains(NamespaceType::User)
+    }
+
     /// Every descriptor that the child goes on using.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept: Vec<_> = self.sources.values().map(AsFd::as_fd).collect();
@@ -48,8 +56,9 @@ pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<
     let plan = container.plan;
     life.progress.reach(Step::Namespaces);
     enter_namespaces(life, container)?;
-    life.progress.reach(Step::Session);
-    begin_session(life, plan)?;
+    if !container.begins_session_early() {
+        begin_session(life, plan)?;
+    }
 
     life.progress.reach(Step::Mounts);
     let sources = std::mem::take(&mut container.sources);
@@ -127,7 +136,8 @@ pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
 }
 
 /// What belongs to the session and the namespaces, not to the filesystem.
-fn begin_session(life: &Life<'_>, plan: &Plan) -> Result<()> {
+pub(super) fn begin_session(life: &Life<'_>, plan: &Plan) -> Result<()> {
+    life.progress.reach(Step::Session);
     sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;
     join_keyring(life, plan.namespaces.contains(NamespaceType::User))?;
     if plan.namespaces.creates(NamespaceType::Network) {

@@ -133,6 +133,11 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
     child.life.progress.reach(Step::Isolation);
     let (kept, preserved) = (child.kept(), child.life.preserved);
     isolation::isolate(&kept, preserved, child.life.unprivileged)?;
+    if let Entry::Container(container) = &child.entry
+        && container.begins_session_early()
+    {
+        container::begin_session(&child.life, container.plan)?;
+    }
     child.life.wait()?;
     if child.life.unprivileged {
         // The id maps are written.

@@ -115,7 +115,10 @@ impl Progress {
             .iter()
             .enumerate()
             .map(|(at, (_, name))| (*name, self.0.load(1 + at)));
-        times.filter(|(_, moment)| *moment != 0).collect()
+        let mut reached: Vec<_> = times.filter(|(_, moment)| *moment != 0).collect();
+        // Some may come before others or behind them.
+        reached.sort_by_key(|(_, moment)| *moment);
+        reached
     }
 }
 

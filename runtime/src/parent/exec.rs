@@ -17,6 +17,7 @@ use crate::child::{Child, Entry, Joined, Life};
 use crate::error::Result;
 use crate::hooks::State;
 use crate::plan::exec::Exec;
+use crate::seal;
 use crate::sys::{file, process};
 use crate::timing;
 
@@ -138,6 +139,7 @@ fn settle(
     set_oom_score(newborn.pid, &plan.process, rootless)?;
     raise_limits(newborn.pid, &plan.process)?;
     newborn.go()?;
+    seal::let_go();
     newborn.until_ready(|newborn, message| match message {
         FromChild::Listener(number) => {
             seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, state, "running")

@@ -34,6 +34,7 @@ use crate::hooks::{self, State};
 use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::process::Process;
+use crate::seal;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Process as Init, Record};
 use crate::sys::{self, credentials};
@@ -128,6 +129,7 @@ fn make(
     raise_limits(newborn.pid, &plan.process)?;
     settle_ids(newborn.pid, plan, rootless, flags)?;
     newborn.go()?;
+    seal::let_go();
     timing::mark("unit, limits and ids of the process");
     newborn.until_ready(|newborn, message| match message {
         FromChild::Born(_) => {
