@@ -31,7 +31,7 @@ use crate::sys::mount::{self, Change};
 use crate::sys::{self, process};
 
 /// The commands whose processes enter a container.
-const ENTERING: [&str; 3] = ["create", "run", "exec"];
+const ENTERING: [&str; 4] = ["create", "run", "exec", "mounts"];
 
 /// The clone's descriptor, until [`let_go`].
 static HELD: Mutex<Option<OwnedFd>> = Mutex::new(None);

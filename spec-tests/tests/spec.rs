@@ -12,6 +12,8 @@ mod console;
 mod exec;
 #[path = "cases/hooks.rs"]
 mod hooks;
+#[path = "cases/hot_mounts.rs"]
+mod hot_mounts;
 #[path = "cases/in_force.rs"]
 mod in_force;
 #[path = "cases/lifecycle.rs"]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
             ("scheduling", scheduling::CASES),
             ("network", network::CASES),
             ("rootfs", rootfs::CASES),
+            ("hot_mounts", hot_mounts::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),

@@ -300,6 +300,24 @@ pub fn filesystem(fd: BorrowedFd<'_>) -> Result<Filesystem> {
     })
 }
 
+/// Whether `fd` is the root of a mount (Linux 5.8).
+///
+/// # Errors
+/// Those of statx(2); `EOPNOTSUPP` where the kernel doesn't tell.
+pub fn is_mount_root(fd: BorrowedFd<'_>) -> Result<bool> {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+    let describe = || format!("statx([{}])", fd.as_raw_fd());
+    let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    let found = call(found, describe)?;
+    if !found
+        .stx_attributes_mask
+        .contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return Err(Error::new(describe(), Errno::EOPNOTSUPP));
+    }
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// The file mode creation mask: sets `mask`, returns the one before.
 #[must_use]
 pub fn set_umask(mask: u32) -> u32 {

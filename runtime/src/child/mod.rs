@@ -31,6 +31,7 @@ mod container;
 mod copy_up;
 pub mod device;
 mod enter;
+pub mod hot_mounts;
 pub mod identity;
 pub mod isolation;
 mod lsm;

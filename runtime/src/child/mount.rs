@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, PROC_SUPER_MAGIC};
 use super::copy_up;
 use super::root::{Found, Missing, Root};
 use super::rootfs::{by_number, refused};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::plan::mount_options::{Attributes, Options, Superblock, Symlinks};
 use crate::plan::mounts::{Mount, What};
 use crate::sys;
@@ -59,18 +59,7 @@ pub(super) fn perform(
 
 /// Mounts a filesystem of its own.
 fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<()> {
-    let target = if matches!(fstype, "proc" | "sysfs") {
-        ordinary_directory(root, &mount.destination, fstype)?
-    } else {
-        target(root, &mount.destination, Missing::Directory)?
-    };
-    let mut options = mount.options.clone();
-    if fstype == "tmpfs" && !target.made && !options.data.iter().any(|(key, _)| key == "mode") {
-        let mode = file::stat(target.fd.as_fd())?.st_mode & 0o7777;
-        options
-            .data
-            .push(("mode".to_owned(), Some(format!("{mode:o}"))));
-    }
+    let (target, options) = filesystem_target(root, mount, fstype)?;
     if needs_mount_call(fstype, source, &options) {
         return by_mount_call(root, mount, &target, fstype, source, &options);
     }
@@ -87,6 +76,59 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
     }
     sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
     Ok(dress(tree.as_fd(), &options, Place::Attached)?)
+}
+
+/// The target of a filesystem, and its options with what the target adds.
+fn filesystem_target(root: &Root, mount: &Mount, fstype: &str) -> Result<(Found, Options)> {
+    let target = if matches!(fstype, "proc" | "sysfs") {
+        ordinary_directory(root, &mount.destination, fstype)?
+    } else {
+        target(root, &mount.destination, Missing::Directory)?
+    };
+    let mut options = mount.options.clone();
+    if fstype == "tmpfs" && !target.made && !options.data.iter().any(|(key, _)| key == "mode") {
+        let mode = file::stat(target.fd.as_fd())?.st_mode & 0o7777;
+        options
+            .data
+            .push(("mode".to_owned(), Some(format!("{mode:o}"))));
+    }
+    Ok((target, options))
+}
+
+/// [`filesystem`] by the mount API alone, so that it is there with all its
+/// attributes or not at all; its root.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for options that only mount(2) can carry.
+pub(super) fn detached_only(
+    root: &Root,
+    mount: &Mount,
+    fstype: &str,
+    source: &str,
+) -> Result<OwnedFd> {
+    let (target, mut options) = filesystem_target(root, mount, fstype)?;
+    if needs_mount_call(fstype, source, &options) {
+        let text = format!(
+            "only mount(2) can carry {options:?}",
+            options = options.to_string()
+        );
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    let read_only = options.attributes.read_only();
+    if options.copy_up {
+        // Writable until it is full.
+        options.attributes.set &= !Attributes::RDONLY;
+    }
+    let tree = detached(fstype, source, &options)?;
+    if options.copy_up {
+        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+        if read_only {
+            add_attributes(tree.as_fd(), Attributes::RDONLY)?;
+        }
+    }
+    dress(tree.as_fd(), &options, Place::Detached)?;
+    sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
+    Ok(tree)
 }
 
 /// Whether only mount(2) can express the mount: fsconfig takes no value over

@@ -27,7 +27,8 @@ use crate::error::{Error, Kind, Result};
 pub use global::{CgroupManager, Global, Rootless};
 pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, Update};
 pub use observe::{
-    Events, Features, List, ListFormat, Pause, Plan, PlanFormat, Ps, Resume, Spec, State,
+    Events, Features, List, ListFormat, Mounts, MountsAction, Pause, Plan, PlanFormat, Ps, Resume,
+    Spec, State,
 };
 pub use values::ExecUser;
 
@@ -103,6 +104,14 @@ pub enum Command {
     /// Change the resource limits of a container
     #[command(after_help = UPDATE)]
     Update(Update),
+    /// Add mounts to a container that runs, or remove them
+    ///
+    /// FILE has mounts as config.json has them: the list, or an object with
+    /// the property mounts; - is standard input. add mounts all of them or
+    /// none. remove looks only at their destinations, begins with the last,
+    /// and follows no link.
+    #[command(verbatim_doc_comment, after_help = MOUNTS)]
+    Mounts(Mounts),
     /// Print statistics and out-of-memory events of a container
     Events(Events),
     /// Write a config.json to begin with
@@ -140,6 +149,10 @@ const PS: &str = "Example:
 const UPDATE: &str = "Examples:
   rrun update --memory 64m --pids-limit 100 web
   echo '{\"cpu\":{\"shares\":512}}' | rrun update --resources - web";
+const MOUNTS: &str = "Examples:
+  echo '[{\"destination\":\"/mnt\",\"source\":\"/srv\",\"options\":[\"rbind\",\"ro\"]}]' > srv.json
+  rrun mounts add web srv.json
+  rrun mounts remove web srv.json";
 const SPEC: &str = "Example:
   mkdir -p web/rootfs/bin
   cp /bin/busybox web/rootfs/bin/sh
@@ -215,7 +228,7 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
 type Definition = fn(clap::Command) -> clap::Command;
 
 /// The commands and where each is defined.
-const DEFINITIONS: [(&str, Definition); 16] = [
+const DEFINITIONS: [(&str, Definition); 17] = [
     ("create", Create::augment_args),
     ("start", Start::augment_args),
     ("state", State::augment_args),
@@ -228,6 +241,7 @@ const DEFINITIONS: [(&str, Definition); 16] = [
     ("pause", Pause::augment_args),
     ("resume", Resume::augment_args),
     ("update", Update::augment_args),
+    ("mounts", Mounts::augment_args),
     ("events", Events::augment_args),
     ("spec", Spec::augment_args),
     ("features", Features::augment_args),

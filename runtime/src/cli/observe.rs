@@ -66,6 +66,29 @@ pub struct Resume {
     pub id: ContainerId,
 }
 
+/// `rrun mounts`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Mounts {
+    /// What to do with them
+    #[arg(value_name = "ACTION")]
+    pub action: MountsAction,
+    /// The container
+    #[arg(value_name = "ID")]
+    pub id: ContainerId,
+    /// The mounts, as JSON
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// What `mounts` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MountsAction {
+    /// Mount them.
+    Add,
+    /// Unmount what is at their destinations.
+    Remove,
+}
+
 /// `rrun events`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Events {

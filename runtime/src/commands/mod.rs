@@ -8,6 +8,7 @@ pub mod features;
 pub mod kill;
 mod launch;
 pub mod list;
+pub mod mounts;
 pub mod pause;
 pub mod plan;
 mod processes;
@@ -49,6 +50,7 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Pause(args) => pause::execute(global, args).map(|()| 0),
         Command::Resume(args) => resume::execute(global, args).map(|()| 0),
         Command::Update(args) => update::execute(global, log, args).map(|()| 0),
+        Command::Mounts(args) => mounts::execute(global, log, args).map(|()| 0),
         Command::Events(args) => events::execute(global, log, args).map(|()| 0),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
@@ -76,6 +78,7 @@ impl Command {
             Command::Pause(args) => of("pause", &args.id),
             Command::Resume(args) => of("resume", &args.id),
             Command::Update(args) => of("update", &args.id),
+            Command::Mounts(args) => of("mounts", &args.id),
             Command::Events(args) => of("events", &args.id),
             Command::Spec(_) => "spec".to_owned(),
             Command::Features(_) => "features".to_owned(),

@@ -46,7 +46,7 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
 }
 
 /// The file at `path`, or stdin for `-`.
-fn document(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn document(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes).map(drop)

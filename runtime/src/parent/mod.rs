@@ -13,6 +13,7 @@
 mod announce;
 pub mod exec;
 pub mod gate;
+pub mod hot_mounts;
 mod network;
 mod newborn;
 mod seccomp_agent;

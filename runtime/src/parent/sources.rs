@@ -12,9 +12,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use rustix::fs::{CWD, OFlags};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::idmap;
-use crate::plan::mount_options::Propagation;
+use crate::plan::mount_options::{Propagation, PropagationType};
 use crate::plan::mounts::{IdMap, IdSource, Mount, Rootfs, RootfsOp, What};
 use crate::plan::namespaces::IdMaps;
 use crate::sys::mount::{self, Change};
@@ -50,6 +50,31 @@ pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
         trees.extend(tree.map(|tree| (at, tree)));
     }
     Ok(trees)
+}
+
+/// The source of one bind mount as a tree in nobody's peer group.
+///
+/// # Errors
+/// As for [`open_sources`]; `ENOSYS` without the mount API, `EPERM` without
+/// root's rights.
+pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
+    let What::Bind {
+        source,
+        recursive,
+        idmap,
+    } = &one.what
+    else {
+        return Err(Error::new(Kind::Unsupported, "no bind mount"));
+    };
+    let private = Propagation {
+        kind: PropagationType::Private,
+        recursive: true,
+    };
+    let opened = open(one, source, *recursive, idmap.as_ref(), private)?;
+    opened.ok_or_else(|| {
+        let text = "needs the mount API of Linux 5.12 and root's rights";
+        Error::new(Kind::Unsupported, text)
+    })
 }
 
 /// One tree; none where it is left to the child.

@@ -12,6 +12,7 @@ pub mod container;
 pub mod devices;
 pub mod exec;
 pub mod hooks;
+pub mod hot_mounts;
 mod idmap_text;
 pub mod mount_options;
 pub mod mounts;

@@ -249,6 +249,7 @@ pub fn rootfs(spec: &Spec, bundle: &Path, context: &MountContext<'_>) -> Result<
     let mut own_dev = true;
     for (index, written) in spec.mounts.iter().enumerate() {
         let written = Written {
+            document: "config.json",
             index,
             mount: written,
             bundle,

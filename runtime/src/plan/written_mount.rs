@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use super::idmap_text;
 use super::mount_options::{Options, Symlinks};
 use super::mounts::{IdMap, IdSource, Mount, MountContext, What};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::spec::{self, NamespaceType};
 
 /// Files below /proc that lxcfs and its like may cover (D.2.1).
@@ -27,6 +27,8 @@ const PROC_FILES: [&str; 10] = [
 
 /// One of `mounts`, with all that its meaning depends on.
 pub(super) struct Written<'a> {
+    /// The document that it is in, for messages.
+    pub(super) document: &'a str,
     /// Its place in `mounts`.
     pub(super) index: usize,
     /// It.
@@ -62,16 +64,17 @@ impl Written<'_> {
         })
     }
 
-    fn destination(&self, warnings: &mut Vec<String>) -> Result<PathBuf> {
+    /// Where, in words.
+    pub(super) fn destination(&self, warnings: &mut Vec<String>) -> Result<PathBuf> {
         let written = Path::new(&self.mount.destination);
         if written.as_os_str().is_empty() {
             return Err(self.error("destination", "is empty"));
         }
         if !written.is_absolute() {
             warnings.push(format!(
-                "config.json: mounts[{}].destination: {written:?} is not absolute, \
+                "{}: mounts[{}].destination: {written:?} is not absolute, \
                  taken from the root",
-                self.index
+                self.document, self.index
             ));
         }
         let destination = clean(&Path::new("/").join(written));
@@ -174,8 +177,9 @@ impl Written<'_> {
         }))
     }
 
-    fn error(&self, field: &str, cause: impl std::fmt::Display) -> Error {
-        Error::config(format!("mounts[{}].{field}", self.index), cause)
+    pub(super) fn error(&self, field: &str, cause: impl std::fmt::Display) -> Error {
+        let text = format!("{}: mounts[{}].{field}: {cause}", self.document, self.index);
+        Error::new(Kind::InvalidConfig, text)
     }
 }
 

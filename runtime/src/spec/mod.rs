@@ -162,6 +162,27 @@ impl Process {
     }
 }
 
+/// The document of `rrun mounts`: a list, or an object with one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MountList {
+    mounts: Vec<Mount>,
+}
+
+impl Mount {
+    /// Reads the document of `rrun mounts`; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// As for [`Spec::parse`].
+    pub fn parse_list(file: &str, json: &[u8]) -> Result<Vec<Self>> {
+        let begin = json.iter().find(|byte| !byte.is_ascii_whitespace());
+        if begin == Some(&b'[') {
+            return parse(file, json);
+        }
+        parse(file, json).map(|list: MountList| list.mounts)
+    }
+}
+
 impl Resources {
     /// Reads the document of `rrun update --resources`.
     ///
