@@ -185,16 +185,35 @@ impl From<sys::Error> for Error {
     }
 }
 
-/// A message is one line, whatever a path or a key in it holds.
-fn one_line(text: String) -> String {
+/// A message is one line that can be read, whatever a path or a key in it
+/// holds.
+pub(crate) fn one_line(text: String) -> String {
     if !text.contains(char::is_control) {
-        return text;
+        return shorten(text);
     }
     let escaped = text.chars().map(|c| match c {
         c if c.is_control() => c.escape_default().to_string(),
         c => c.to_string(),
     });
-    escaped.collect()
+    shorten(escaped.collect())
+}
+
+/// Where a message is too long to be read, its beginning and its end: the field
+/// and the cause.
+fn shorten(text: String) -> String {
+    const LONGEST: usize = 6144;
+    const BEGINNING: usize = 256;
+    const END: usize = 256;
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let boundary = |at: &usize| text.is_char_boundary(*at);
+    let from = (0..=BEGINNING).rfind(boundary).unwrap_or(0);
+    let to = (text.len() - END..text.len())
+        .find(boundary)
+        .unwrap_or(text.len());
+    let (beginning, end) = (&text[..from], &text[to..]);
+    format!("{beginning}[... {} bytes ...]{end}", to - from)
 }
 
 /// Adds a phrase in front of an error on its way up.
@@ -223,6 +242,22 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "create \\u{7}: config.json: mounts.a\\nb: no\\tgood"
+        );
+    }
+
+    #[test]
+    fn of_a_long_message_the_beginning_and_the_end_are_kept() {
+        let long = "é".repeat(500_000);
+        let error = Error::config("hostname", format!("{long:?} is too long"));
+        let text = error.to_string();
+        // Of 1,000,037 bytes; the 256th from the end is in the middle of an é.
+        assert_eq!(
+            text,
+            format!(
+                "config.json: hostname: \"{}[... 999526 bytes ...]{}\" is too long",
+                "é".repeat(116),
+                "é".repeat(121)
+            )
         );
     }
 

@@ -23,7 +23,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, one_line};
 use crate::{sys, timestamp};
 
 /// How the log file is written.
@@ -109,7 +109,7 @@ impl Log {
     /// [`Self::finish`] or [`Self::fail`].
     pub fn warn(&self, text: impl Into<String>) {
         if self.level >= LogLevel::Warning {
-            self.warnings.borrow_mut().push(text.into());
+            self.warnings.borrow_mut().push(one_line(text.into()));
         }
     }
 

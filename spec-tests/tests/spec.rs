@@ -2,6 +2,8 @@
 
 #[path = "cases/apparmor.rs"]
 mod apparmor;
+#[path = "cases/bad_config.rs"]
+mod bad_config;
 #[path = "cases/cgroup_v2.rs"]
 mod cgroup_v2;
 #[path = "cases/cgroups.rs"]
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
             ("seccomp", seccomp::CASES),
+            ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),

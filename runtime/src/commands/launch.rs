@@ -1,7 +1,9 @@
 //! The making of a container, as `create` and `run` share it.
 
 use std::fs;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cli::{CgroupManager, Global, New, Rootless};
@@ -19,6 +21,9 @@ use crate::timing;
 
 /// The directory of a container's readiness socket, in its state directory.
 pub(super) const NOTIFY: &str = "notify";
+
+/// How much of a config.json is made room for before it is read.
+const LARGEST_AT_ONCE: usize = 1 << 20;
 
 /// How the container's program is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,15 +224,33 @@ fn abandon(log: &Log, container: Locked, plan: &Plan, record: &Record, error: Er
     }
 }
 
-/// Reads the bundle's config.json.
-fn read_config(bundle: &Path) -> Result<Vec<u8>> {
+/// Reads the bundle's config.json, which must be a file: nobody waits for the
+/// writer of a pipe.
+///
+/// # Errors
+/// It is not there or no file, or can't be read.
+pub(super) fn read_config(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
-    let read = fs::read(&path);
-    if matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path);
+    if matches!(&opened, Err(error) if error.kind() == ErrorKind::NotFound) {
         let text = format!("bundle {bundle:?} has no config.json: no such file or directory");
         return Err(Error::new(Kind::InvalidConfig, text).with_hint("rrun spec writes one"));
     }
-    Ok(sys::call(read, || format!("read({path:?})"))?)
+    let file = sys::call(opened, || format!("open({path:?})"))?;
+    let found = sys::call(file.metadata(), || format!("fstat({path:?})"))?;
+    if !found.is_file() {
+        let text = format!("{path:?} is not a regular file");
+        return Err(Error::new(Kind::InvalidConfig, text));
+    }
+    // One byte more, so that the end is seen without growing.
+    let expected = usize::try_from(found.len()).unwrap_or(0) + 1;
+    let mut json = Vec::with_capacity(expected.min(LARGEST_AT_ONCE));
+    let read = file.take(u64::MAX).read_to_end(&mut json);
+    sys::call(read, || format!("read({path:?})"))?;
+    Ok(json)
 }
 
 /// The socket of `--console-socket`, connected.

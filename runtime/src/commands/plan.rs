@@ -1,9 +1,8 @@
 //! `rrun plan`: what would be done for a bundle, and nothing done.
 
-use std::fs;
 use std::path::Path;
 
-use super::launch::{cgroup_manager, labels, profile, rootless};
+use super::launch::{cgroup_manager, labels, profile, read_config, rootless};
 use super::print;
 use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
@@ -21,8 +20,7 @@ use crate::sys;
 pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
     let bundle = args.bundle();
     let bundle = sys::call(bundle.canonicalize(), || format!("realpath({bundle:?})"))?;
-    let path = bundle.join("config.json");
-    let json = sys::call(fs::read(&path), || format!("read({path:?})"))?;
+    let json = read_config(&bundle)?;
     let mut report = match plan(global, &bundle, &json) {
         Ok(plan) => Report::of(&plan),
         Err(error) => Report {

@@ -105,6 +105,12 @@ impl Device {
             let cause = format!("{path:?} is not absolute");
             return Err(Error::config(field("path"), cause));
         }
+        if clean(path) == Path::new("/") {
+            return Err(Error::config(
+                field("path"),
+                format!("{path:?} is the root"),
+            ));
+        }
         let kind = match device.kind.as_str() {
             "c" | "u" => DeviceKind::Character,
             "b" => DeviceKind::Block,
@@ -121,6 +127,14 @@ impl Device {
             u32::try_from(value)
                 .map_err(|_| Error::config(field(name), format!("{value} is out of range")))
         };
+        // chown(2) takes -1 for "as it is".
+        let owner = |name, id: Option<u32>| match id {
+            Some(u32::MAX) => {
+                let cause = format!("{} is no valid id", u32::MAX);
+                Err(Error::config(field(name), cause))
+            }
+            id => Ok(id.unwrap_or(0)),
+        };
         Ok(Self {
             path: clean(path),
             kind,
@@ -128,8 +142,8 @@ impl Device {
             minor: number("minor", device.minor)?,
             // Engines may send a whole st_mode; its type is `kind`'s matter.
             mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-            uid: device.uid.unwrap_or(0),
-            gid: device.gid.unwrap_or(0),
+            uid: owner("uid", device.uid)?,
+            gid: owner("gid", device.gid)?,
             bind,
         })
     }

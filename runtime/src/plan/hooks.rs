@@ -84,16 +84,18 @@ fn plan(field: &str, hook: &spec::Hook) -> Result<Hook> {
         },
     };
     let strings = |texts: &[String], name: &str| -> Result<Vec<CString>> {
-        texts
-            .iter()
-            .map(|text| {
-                CString::new(text.as_str()).map_err(|_| {
-                    Error::config(format_args!("{field}.{name}"), "must not have a NUL byte")
-                })
+        let strings = texts.iter().enumerate().map(|(at, text)| {
+            CString::new(text.as_str()).map_err(|_| {
+                Error::config(
+                    format_args!("{field}.{name}[{at}]"),
+                    "must not have a NUL byte",
+                )
             })
-            .collect()
+        });
+        strings.collect()
     };
-    let path = strings(std::slice::from_ref(&hook.path), "path")?.remove(0);
+    let path = CString::new(hook.path.as_str())
+        .map_err(|_| Error::config(format_args!("{field}.path"), "must not have a NUL byte"))?;
     let mut args = strings(&hook.args, "args")?;
     if args.is_empty() {
         args.push(path.clone());
@@ -134,7 +136,7 @@ mod tests {
             ),
             (
                 r#"{"prestart":[{"path":"/a","env":["A=\u0000"]}]}"#,
-                "config.json: hooks.prestart[0].env: must not have a NUL byte",
+                "config.json: hooks.prestart[0].env[0]: must not have a NUL byte",
             ),
         ] {
             assert_eq!(error(json), text);

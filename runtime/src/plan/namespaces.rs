@@ -208,10 +208,16 @@ fn id_maps(linux: &spec::Linux, planned: &Namespaces) -> Result<Option<IdMaps>> 
     let (uids, gids) = (&linux.uid_mappings, &linux.gid_mappings);
     if !planned.creates(NamespaceType::User) {
         // A joined user namespace has its mappings; engines list them again.
-        let mapped = !uids.is_empty() || !gids.is_empty();
-        if mapped && !planned.joins(NamespaceType::User) {
+        let mapped = match (uids.is_empty(), gids.is_empty()) {
+            (false, _) => Some("linux.uidMappings"),
+            (true, false) => Some("linux.gidMappings"),
+            (true, true) => None,
+        };
+        if let Some(field) = mapped
+            && !planned.joins(NamespaceType::User)
+        {
             return Err(Error::config(
-                "linux.uidMappings",
+                field,
                 "id mappings need a user namespace in linux.namespaces",
             ));
         }

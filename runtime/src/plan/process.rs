@@ -153,7 +153,7 @@ impl Process {
             terminal,
             uid: id(user.uid, "user.uid", document)?,
             gid: id(user.gid, "user.gid", document)?,
-            groups: user.additional_gids.clone(),
+            groups: groups(&user.additional_gids, document)?,
             umask: umask(user.umask, document)?,
             programs,
             home_from_passwd: !env
@@ -235,6 +235,12 @@ fn id(id: u32, field: &str, document: Document) -> Result<u32> {
         return Err(document.error(field, format!("{id} is no valid id")));
     }
     Ok(id)
+}
+
+fn groups(written: &[u32], document: Document) -> Result<Vec<u32>> {
+    let groups = written.iter().enumerate();
+    let groups = groups.map(|(at, gid)| id(*gid, &format!("user.additionalGids[{at}]"), document));
+    groups.collect()
 }
 
 fn umask(umask: Option<u32>, document: Document) -> Result<u32> {

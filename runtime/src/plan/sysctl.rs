@@ -78,8 +78,13 @@ fn check(path: &str, namespaces: &Namespaces) -> Result<(), String> {
     if namespaces.contains(owner) {
         Ok(())
     } else {
+        let article = if owner == NamespaceType::Ipc {
+            "an"
+        } else {
+            "a"
+        };
         Err(format!(
-            "needs a {} namespace in linux.namespaces",
+            "needs {article} {} namespace in linux.namespaces",
             owner.name()
         ))
     }
@@ -129,7 +134,7 @@ mod tests {
             (
                 "kernel.sem",
                 &[Network],
-                "config.json: linux.sysctl[\"kernel.sem\"]: needs a ipc namespace in linux.namespaces",
+                "config.json: linux.sysctl[\"kernel.sem\"]: needs an ipc namespace in linux.namespaces",
             ),
             ("kernel.domainname", &[Uts], "kernel/domainname"),
             (

@@ -140,6 +140,11 @@ impl Written<'_> {
         if uids.is_empty() != gids.is_empty() {
             return Err(self.error("uidMappings", "uidMappings and gidMappings come together"));
         }
+        for (field, mappings) in [("uidMappings", uids), ("gidMappings", gids)] {
+            if let Some(at) = mappings.iter().position(|mapping| mapping.size == 0) {
+                return Err(self.error(&format!("{field}[{at}].size"), "must not be 0"));
+            }
+        }
         if uids.is_empty() && options.idmap.is_none() {
             return Ok(None);
         }

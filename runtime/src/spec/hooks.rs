@@ -7,7 +7,7 @@ use super::null_is_default;
 /// The six kinds of hooks, in the order of their moments (config.md,
 /// "POSIX-platform Hooks").
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Hooks {
     /// In the runtime's namespaces, before pivot_root. Deprecated by the spec,
     /// still used by Docker for the network.
@@ -32,7 +32,7 @@ pub struct Hooks {
 
 /// One hook.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Hook {
     /// Absolute path of the program.
     pub path: String,

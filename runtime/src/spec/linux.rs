@@ -8,7 +8,7 @@ use super::{Resources, Seccomp, null_is_default};
 
 /// The `linux` object (config-linux.md).
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Linux {
     /// User ids inside and outside a new user namespace.
     #[serde(deserialize_with = "null_is_default")]
@@ -58,7 +58,7 @@ pub struct Linux {
 
 /// A range of ids in a user namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct IdMapping {
     /// First id inside.
     #[serde(rename = "containerID")]
@@ -106,7 +106,7 @@ pub enum NamespaceType {
 
 /// A device node.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Device {
     /// Full path inside the container.
     pub path: String,
@@ -127,7 +127,7 @@ pub struct Device {
 
 /// A network device to move.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct NetDevice {
     /// Its name inside the container; the host's if not given.
     pub name: Option<String>,
@@ -135,7 +135,7 @@ pub struct NetDevice {
 
 /// Intel RDT.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct IntelRdt {
     /// The class of service, a directory of resctrl.
     #[serde(rename = "closID")]
@@ -153,7 +153,7 @@ pub struct IntelRdt {
 
 /// NUMA memory policy, by set_mempolicy(2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct MemoryPolicy {
     /// `MPOL_DEFAULT` and so on.
     pub mode: String,
@@ -166,7 +166,7 @@ pub struct MemoryPolicy {
 
 /// The execution domain, by personality(2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct Personality {
     /// `LINUX` or `LINUX32`.
     pub domain: String,
@@ -177,7 +177,7 @@ pub struct Personality {
 
 /// A clock offset of a time namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct TimeOffset {
     /// Seconds.
     pub secs: i64,

@@ -22,6 +22,7 @@ mod seccomp;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
 
 pub use hooks::{Hook, Hooks};
 pub use linux::{
@@ -44,7 +45,7 @@ pub const VERSION: &str = "1.3.0";
 
 /// A bundle's config.json (runtime-spec, config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Spec {
     /// The version of the specification that the document follows.
     pub oci_version: String,
@@ -71,7 +72,7 @@ pub struct Spec {
 
 /// The container's root filesystem.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Root {
     /// Absolute, or relative to the bundle.
     pub path: String,
@@ -81,7 +82,7 @@ pub struct Root {
 
 /// One mount of `mounts`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Mount {
     /// Where, inside the container.
     pub destination: String,
@@ -116,10 +117,21 @@ where
 /// Only in a document that is refused the path of the place is looked for, so
 /// that the message names the field.
 fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
+    let refused = |cause: &str| Err(Error::new(Kind::InvalidConfig, format!("{file}: {cause}")));
+    // Serde would take its values for the fields, one after the other.
+    if json.trim_ascii_start().starts_with(b"[") {
+        return refused("is an array, not an object");
+    }
     let error = match serde_json::from_slice(json) {
-        Ok(document) => return Ok(document),
+        Ok(document) => return refuse_nul::<T>(file, json).map(|()| document),
         Err(error) => error,
     };
+    if json.is_empty() {
+        return refused("is empty");
+    }
+    if json.starts_with(b"\xef\xbb\xbf") {
+        return refused("begins with a byte order mark, which JSON does not allow");
+    }
     let text = match position::path_at(json, error.line(), error.column()) {
         path if path.is_empty() => format!("{file}: {error}"),
         path => format!("{file}: {path}: {error}"),
@@ -127,19 +139,76 @@ fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
     Err(Error::new(Kind::InvalidConfig, text))
 }
 
+/// Refuses a string with a NUL byte: what is handed to the kernel would end
+/// there. In JSON text such a byte has one form only, which almost no document
+/// has, so that looking for it costs next to nothing.
+fn refuse_nul<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<()> {
+    let mut escapes = json.split(|byte| *byte == b'\\').skip(1);
+    if !escapes.any(|escape| escape.starts_with(b"u0000")) {
+        return Ok(());
+    }
+    let mut path = Vec::new();
+    let document = serde_json::from_slice(json).unwrap_or_default();
+    if !leads_to_nul(&document, &mut path, &ignored::<T>(json)) {
+        return Ok(());
+    }
+    let mut name = String::new();
+    for part in path {
+        match part.parse::<usize>() {
+            Ok(index) => name.push_str(&format!("[{index}]")),
+            Err(_) if name.is_empty() => name = part,
+            Err(_) => name.push_str(&format!(".{part}")),
+        }
+    }
+    let text = format!("{file}: {name}: must not have a NUL byte");
+    Err(Error::new(Kind::InvalidConfig, text))
+}
+
+/// Whether there is a NUL byte in `value`, then with the path to it; not in
+/// what is `ignored`.
+fn leads_to_nul(value: &Value, path: &mut Vec<String>, ignored: &[String]) -> bool {
+    let mut below = |key: String, value: &Value, is_key: bool| {
+        let broken = is_key && key.contains('\0');
+        path.push(key);
+        let known = !ignored.contains(&path.join("."));
+        if known && (broken || leads_to_nul(value, path, ignored)) {
+            return true;
+        }
+        path.pop();
+        false
+    };
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => {
+            let mut list = list.iter().enumerate();
+            list.any(|(at, value)| below(at.to_string(), value, false))
+        }
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| below(key.clone(), value, true)),
+        _ => false,
+    }
+}
+
 /// The JSON paths of properties of a config.json that the specification does
 /// not know, and that are therefore ignored; none for a document that can't
 /// be read.
 #[must_use]
 pub fn unknown_properties(json: &[u8]) -> Vec<String> {
-    let mut unknown = Vec::new();
+    ignored::<Spec>(json)
+}
+
+fn ignored<T: DeserializeOwned>(json: &[u8]) -> Vec<String> {
+    let mut ignored = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let read: Result<Spec, _> =
-        serde_ignored::deserialize(&mut deserializer, |path| unknown.push(path.to_string()));
+    // A part of the path that says "the value of an option" says nothing.
+    let read: Result<T, _> = serde_ignored::deserialize(&mut deserializer, |path| {
+        ignored.push(path.to_string().replace(".?", "").replace("?.", ""));
+    });
     if read.is_err() {
-        unknown.clear();
+        ignored.clear();
     }
-    unknown
+    ignored
 }
 
 impl Spec {

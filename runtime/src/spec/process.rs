@@ -6,7 +6,7 @@ use super::null_is_default;
 
 /// The container's process, and the document of `exec --process`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Process {
     /// Whether the process gets a pseudo-terminal.
     pub terminal: bool,
@@ -47,7 +47,7 @@ pub struct Process {
 
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct ConsoleSize {
     /// Rows.
     pub height: u32,
@@ -57,7 +57,7 @@ pub struct ConsoleSize {
 
 /// Who the process runs as, in the container's user namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct User {
     /// User id.
     pub uid: u32,
@@ -73,7 +73,7 @@ pub struct User {
 /// The five capability sets, by name. Strings, since a name that this kernel
 /// does not know is a warning and no error (config.md).
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Capabilities {
     /// The bounding set.
     #[serde(deserialize_with = "null_is_default")]
@@ -94,7 +94,7 @@ pub struct Capabilities {
 
 /// One resource limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Rlimit {
     /// `RLIMIT_NOFILE` and so on.
     #[serde(rename = "type")]
@@ -107,7 +107,7 @@ pub struct Rlimit {
 
 /// CPU scheduling, by sched_setattr(2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Scheduler {
     /// `SCHED_OTHER` and so on.
     pub policy: String,
@@ -128,7 +128,7 @@ pub struct Scheduler {
 
 /// I/O priority, by ioprio_set(2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct IoPriority {
     /// `IOPRIO_CLASS_RT`, `IOPRIO_CLASS_BE` or `IOPRIO_CLASS_IDLE`.
     pub class: String,
@@ -138,7 +138,7 @@ pub struct IoPriority {
 
 /// CPUs of an exec'ed process, as lists such as `0-3,7`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct ExecCpuAffinity {
     /// Before the process enters the container's cgroup.
     pub initial: Option<String>,

@@ -8,7 +8,7 @@ use super::null_is_default;
 
 /// The limits of a cgroup, and the document of `update --resources`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Resources {
     /// Device access rules, in order.
     #[serde(deserialize_with = "null_is_default")]
@@ -37,7 +37,7 @@ pub struct Resources {
 
 /// One rule for access to devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct DeviceRule {
     /// Whether access is granted or taken.
     pub allow: bool,
@@ -57,7 +57,7 @@ pub struct DeviceRule {
 
 /// Memory limits in bytes; -1 is unlimited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Memory {
     /// The hard limit.
     pub limit: Option<i64>,
@@ -83,7 +83,7 @@ pub struct Memory {
 
 /// CPU limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Cpu {
     /// Relative weight, 2 to 262144.
     pub shares: Option<u64>,
@@ -107,7 +107,7 @@ pub struct Cpu {
 
 /// The limit on the number of tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct Pids {
     /// -1 is unlimited; 0 is a limit.
     pub limit: Option<i64>,
@@ -115,7 +115,7 @@ pub struct Pids {
 
 /// Block I/O weights and limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct BlockIo {
     /// 10 to 1000.
     pub weight: Option<u16>,
@@ -146,7 +146,7 @@ pub struct BlockIo {
 
 /// A device's weight.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct WeightDevice {
     /// Major number.
     pub major: i64,
@@ -160,7 +160,7 @@ pub struct WeightDevice {
 
 /// A device's rate limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct ThrottleDevice {
     /// Major number.
     pub major: i64,
@@ -172,7 +172,7 @@ pub struct ThrottleDevice {
 
 /// The limit for one size of huge pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct HugepageLimit {
     /// `<size><unit>B`, such as `2MB`.
     pub page_size: String,
@@ -182,7 +182,7 @@ pub struct HugepageLimit {
 
 /// Network class and priorities.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Network {
     /// The class id of net_cls.
     #[serde(rename = "classID")]
@@ -194,7 +194,7 @@ pub struct Network {
 
 /// An interface's priority.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub struct InterfacePriority {
     /// The interface.
     pub name: String,
@@ -204,7 +204,7 @@ pub struct InterfacePriority {
 
 /// RDMA limits of one device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Rdma {
     /// Handles.
     pub hca_handles: Option<u32>,

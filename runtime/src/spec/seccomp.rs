@@ -8,7 +8,7 @@ use super::null_is_default;
 /// flags and operators stay strings here: which of them this build and kernel
 /// know is decided by the compiler in `seccomp`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Seccomp {
     /// What happens to a syscall that no rule names, `SCMP_ACT_...`.
     pub default_action: String,
@@ -30,7 +30,7 @@ pub struct Seccomp {
 
 /// A rule for some syscalls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct Syscall {
     /// Syscall names.
     #[serde(deserialize_with = "null_is_default")]
@@ -46,7 +46,7 @@ pub struct Syscall {
 
 /// A condition on one argument.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub struct ArgCondition {
     /// Which argument, 0 to 5.
     pub index: u32,

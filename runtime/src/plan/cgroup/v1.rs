@@ -34,7 +34,7 @@ pub fn limits(resources: &Resources) -> Result<Limits> {
     if let Some(value) = &resources.block_io {
         block_io(value, &mut limits);
     }
-    hugetlb(&resources.hugepage_limits, "limit_in_bytes", &mut limits);
+    hugetlb(&resources.hugepage_limits, "limit_in_bytes", &mut limits)?;
     if let Some(value) = &resources.network {
         network(value, &mut limits);
     }
@@ -267,14 +267,25 @@ fn block_io(io: &BlockIo, limits: &mut Limits) {
 
 /// Huge pages: two files for each page size, the second (for reservations)
 /// only since Linux 5.7.
-pub(super) fn hugetlb(pages: &[HugepageLimit], file: &str, limits: &mut Limits) {
+///
+/// # Errors
+/// A page size that is none: it would name another file.
+pub(super) fn hugetlb(pages: &[HugepageLimit], file: &str, limits: &mut Limits) -> Result<()> {
     for (at, HugepageLimit { page_size, limit }) in pages.iter().enumerate() {
         let field = format!("linux.resources.hugepageLimits[{at}]");
+        let number = page_size.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = &page_size[number.len()..];
+        let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+        if !is_number || !matches!(unit, "KB" | "MB" | "GB") {
+            let text = format!("{page_size:?} is no page size such as 2MB");
+            return Err(invalid(format!("{field}.pageSize"), text));
+        }
         let used = format!("hugetlb.{page_size}.{file}");
         limits.write(Write::new("hugetlb", used, limit, field.as_str()));
         let reserved = format!("hugetlb.{page_size}.rsvd.{file}");
         limits.write(Write::new("hugetlb", reserved, limit, field).or_skip());
     }
+    Ok(())
 }
 
 fn network(network: &Network, limits: &mut Limits) {

@@ -23,7 +23,7 @@ pub fn limits(resources: &Resources) -> Result<Limits> {
         cpu(value, &mut limits);
         cpuset(value, &mut limits);
     }
-    hugetlb(&resources.hugepage_limits, "max", &mut limits);
+    hugetlb(&resources.hugepage_limits, "max", &mut limits)?;
     rdma(resources, &mut limits);
     if let Some(network) = &resources.network
         && (network.class_id.is_some_and(|class| class != 0) || !network.priorities.is_empty())
@@ -241,7 +241,9 @@ fn unified(resources: &Resources, limits: &mut Limits) -> Result<()> {
             let text = format!("unified resource {file:?} must be a file name (no slashes)");
             return Err(invalid(field, text));
         }
-        let Some((controller, _)) = file.split_once('.') else {
+        let parts = file.split_once('.');
+        let Some((controller, _)) = parts.filter(|(of, name)| !of.is_empty() && !name.is_empty())
+        else {
             let text =
                 format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
             return Err(invalid(field, text));
