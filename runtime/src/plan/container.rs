@@ -80,7 +80,6 @@ impl Plan {
     /// A value that is invalid, with its JSON path; something asked for that
     /// this version or this host can't do.
     pub fn new(spec: &Spec, request: &Request<'_>, host: &Host) -> Result<Self> {
-        check_version(&spec.oci_version)?;
         let linux = spec.linux.clone().unwrap_or_default();
         let written = spec
             .process
@@ -124,21 +123,6 @@ impl Plan {
             warnings,
         })
     }
-}
-
-/// Refuses a document of another specification than 1.x, whose fields may mean
-/// something else. One without a version passes, as under runc.
-fn check_version(version: &str) -> Result<()> {
-    let of_1 = |version: &str| {
-        let core = version.split(['-', '+']).next().unwrap_or_default();
-        let numbers: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
-        matches!(numbers[..], [Some(1), Some(_), Some(_)])
-    };
-    if version.is_empty() || of_1(version) {
-        return Ok(());
-    }
-    let cause = format!("{version:?} is no version 1.x.y of the specification");
-    Err(Error::config("ociVersion", cause))
 }
 
 /// What a container can be granted: everything in a user namespace of its
