@@ -102,9 +102,7 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("--check") => {
             let clauses: usize = pages.iter().map(|page| page.clauses.len()).sum();
-            println!(
-                "{clauses} clauses, each with a case or a reason; {count} cases",
-            );
+            println!("{clauses} clauses, each with a case or a reason; {count} cases",);
             return ExitCode::SUCCESS;
         }
         Some("--clauses") => {

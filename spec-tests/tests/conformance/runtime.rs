@@ -66,8 +66,11 @@ pub(crate) const CASES: &[Case] = &[
             container.start().ok();
             let running = container.state()["pid"].as_i64().expect("pid");
             assert_eq!(running, created);
-            let line = fs::read_to_string(format!("/proc/{running}/cmdline")).expect("cmdline");
-            assert_eq!(line, "/bin/probe\0pause\0");
+            // runc's start does not wait until the program is executed.
+            spec_tests::runtime::wait_until("the program", || {
+                let line = fs::read_to_string(format!("/proc/{running}/cmdline"));
+                line.is_ok_and(|line| line == "/bin/probe\0pause\0")
+            });
         },
     ),
     Case::clause(
