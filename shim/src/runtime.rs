@@ -113,11 +113,13 @@ impl Runtime {
     /// # Errors
     /// Those of the runtime.
     pub(crate) async fn exec(&self, exec_id: &str, spec: &[u8], ends: Ends) -> Result<i32> {
-        let pid_file = self.bundle.join(format!("{exec_id}.pid"));
-        let process = TemporaryFile::write(self.bundle.join(format!("{exec_id}.process")), spec)?;
+        // No id may name a file of the container's own, such as init.pid.
+        let name = format!("exec-{exec_id}");
+        let pid_file = self.bundle.join(format!("{name}.pid"));
+        let process = TemporaryFile::write(self.bundle.join(format!("{name}.process")), spec)?;
         let mut call = self.call("exec");
         // Several execs run at once: each has a log of its own.
-        call.log = self.bundle.join(format!("{exec_id}.log.json"));
+        call.log = self.bundle.join(format!("{name}.log.json"));
         let _log = TemporaryFile(call.log.clone());
         call.path("--process", &process.0)
             .path("--pid-file", &pid_file)

@@ -30,6 +30,10 @@ pub(crate) const CASES: &[Case] = &[
         .except(&[(GO, "the Go shim of 1.6 leaves it empty")]),
     Case::go("Wait answers every waiter, also after the end", wait),
     Case::go("Connect tells the pids of shim and container", connect),
+    Case::kernel(
+        "an exec called init leaves the container's own files alone",
+        exec_named_init,
+    ),
     Case::go("Pids tells which process is an exec", pids),
     Case::go("every method knows no unknown container", unknown_container),
     Case::go("every method knows no unknown exec", unknown_exec),
@@ -218,6 +222,20 @@ fn state_of_exec(test: &Test) {
     assert_eq!(state.status.enum_value(), Ok(Status::STOPPED));
     assert_eq!(state.exit_status, 137);
     assert_eq!(task.state("").expect("state").exec_id, "");
+    task.end_all();
+}
+
+/// The pid file is what `delete` reads once the shim is dead.
+fn exec_named_init(test: &Test) {
+    let containerd = one(test);
+    let bundle = sleeper(test);
+    let file = bundle.path.join("init.pid");
+    let task = Task::run(&containerd, bundle, Streams::none());
+    task.exec("init", &["/bin/sleep"], Streams::none());
+    let text = std::fs::read_to_string(file).expect("init.pid");
+    assert_eq!(text.trim(), task.pid.to_string());
+    task.kill("init", libc::SIGKILL).expect("kill");
+    assert_eq!(task.wait("init"), 137);
     task.end_all();
 }
 
