@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hooks::Hook;
 use crate::sys::descriptors::{self, CloseRange};
+use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Clone, Ended, Forked};
 use crate::sys::signal;
 
@@ -241,7 +242,9 @@ impl Running {
 
     /// Kills the hook and what it started, and reaps it.
     fn kill(&mut self) {
-        let _ = process::kill_group(self.pid, Signal::SIGKILL);
+        if !Defence::HookGroup.is_out() {
+            let _ = process::kill_group(self.pid, Signal::SIGKILL);
+        }
         let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
         let _ = process::wait(self.pidfd.as_fd());
     }

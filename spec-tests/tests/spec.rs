@@ -2,6 +2,8 @@
 
 #[path = "cases/apparmor.rs"]
 mod apparmor;
+#[path = "cases/attacks.rs"]
+mod attacks;
 #[path = "cases/bad_config.rs"]
 mod bad_config;
 #[path = "cases/cgroup_v2.rs"]
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
             ("seccomp", seccomp::CASES),
             ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
+            ("attacks", attacks::CASES),
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
             ("systemd user", systemd_user::CASES),

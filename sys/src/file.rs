@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 
+use super::mutation::Defence;
 use super::{Error, Result, ToErrno, call};
 
 /// Reads a file of procfs, sysfs or a cgroup: its size is not known before, and
@@ -62,16 +63,36 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedF
         Links::Refuse => how |= ResolveFlags::NO_SYMLINKS,
     }
     let describe = || format!("openat2([{}], {path:?}, O_PATH)", root.as_raw_fd());
+    let mut path = path;
+    if Defence::ResolveInRoot.is_out() {
+        how &= ResolveFlags::NO_SYMLINKS;
+        path = path.strip_prefix("/").unwrap_or(path);
+        path = [path, Path::new(".")][usize::from(path == Path::new(""))];
+    }
     // A rename or mount elsewhere during a look-up of ".." is EAGAIN.
     for _ in 0..128 {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), how) {
             Err(rustix::io::Errno::AGAIN) => {}
             // Until Linux 5.6.
             Err(rustix::io::Errno::NOSYS) => return call(walk(root, path, links), describe),
+            opened if Defence::KeptDescriptor.is_out() => {
+                return by_name(call(opened, describe)?, flags);
+            }
             opened => return call(opened, describe),
         }
     }
     Err(Error::new(describe(), Errno::EAGAIN))
+}
+
+/// The mistake of those that resolve a path to a name and use the name: what is
+/// there a moment later.
+fn by_name(found: OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let name = read_link(rustix::fs::CWD, OsStr::new(&name))?;
+    std::thread::sleep(std::time::Duration::from_micros(200));
+    call(rustix::fs::open(&name, flags, Mode::empty()), || {
+        format!("open({name:?})")
+    })
 }
 
 /// How many links a look-up follows, as in the kernel (path_resolution(7)).

@@ -21,6 +21,7 @@ pub mod keyring;
 pub mod loop_device;
 pub mod memory;
 pub mod mount;
+pub mod mutation;
 pub mod namespace;
 pub mod netlink;
 pub mod network;

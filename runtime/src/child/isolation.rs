@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::Result;
+use crate::sys::mutation::Defence;
 use crate::sys::{credentials, descriptors, signal};
 
 /// Guards the process against the container it is about to enter, and the
@@ -18,6 +19,9 @@ pub fn isolate(keep: &[BorrowedFd<'_>], preserved: i32, dumpable: bool) -> Resul
     // The parent blocks signals that it reads from a descriptor; the child
     // must die of them. What it does at each is reset before execve.
     signal::unblock_all()?;
+    if Defence::ClosedDescriptors.is_out() {
+        return Ok(());
+    }
     close_all_but(keep, preserved)
 }
 
@@ -30,7 +34,7 @@ pub fn guard(dumpable: bool) -> Result<()> {
     // A parent that died before this line shows as an end of file on the
     // channel, which the child reads next.
     credentials::set_parent_death_signal(libc::SIGKILL)?;
-    if !dumpable {
+    if !dumpable && !Defence::NotDumpable.is_out() {
         credentials::set_dumpable(false)?;
     }
     Ok(credentials::set_name(c"rrun:[init]")?)

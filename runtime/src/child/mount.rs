@@ -17,6 +17,7 @@ use crate::plan::mounts::{Mount, What};
 use crate::sys;
 use crate::sys::file::{self, Links};
 use crate::sys::mount::{Change, FsContext};
+use crate::sys::mutation::Defence;
 
 /// The inode of a procfs' root directory.
 const PROC_ROOT_INODE: u64 = 1;
@@ -95,7 +96,7 @@ fn filesystem_target(root: &Root, mount: &Mount, fstype: &str) -> Result<(Found,
     Ok((target, options))
 }
 
-/// [`filesystem`] by the mount API alone, so that it is there with all its
+    let target = if matches!(fstype, "proc" | "sysfs") && !Defence::OrdinaryDirectory.is_out() {
 /// attributes or not at all; its root.
 ///
 /// # Errors
@@ -309,7 +310,9 @@ fn bind_target(root: &Root, mount: &Mount, source: BorrowedFd<'_>) -> Result<Own
         FileType::Directory => Missing::Directory,
         _ => Missing::File,
     };
-    if *destination == Path::new("/proc") && !(is_procfs(source)? && stat.st_ino == PROC_ROOT_INODE)
+    if *destination == Path::new("/proc")
+        && !Defence::ProcBind.is_out()
+        && !(is_procfs(source)? && stat.st_ino == PROC_ROOT_INODE)
     {
         return Err(refused(
             "\"/proc\" cannot be mounted because it is not of type proc",

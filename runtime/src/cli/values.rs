@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::global::Rootless;
 use super::lifecycle::RunTarget;
 use crate::state::ContainerId;
+use crate::sys::mutation::Defence;
 
 /// What clap gets for a value that is refused: the cause alone, since clap
 /// adds flag and value.
@@ -27,7 +28,10 @@ pub(super) fn exec_user(text: &str) -> Parsed<ExecUser> {
         // Rust would take a sign (CVE-2026-30892: no guessing about users).
         Some(text)
             .filter(|text| !text.starts_with('+'))
-            .and_then(|text| text.parse::<u32>().ok())
+            .and_then(|text| match text.parse::<u32>() {
+                Err(_) if Defence::StrictUser.is_out() => Some(0),
+                parsed => parsed.ok(),
+            })
             .ok_or_else(|| format!("{text:?} is no {what}"))
     };
     let (uid, gid) = match text.split_once(':') {

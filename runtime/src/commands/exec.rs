@@ -20,6 +20,7 @@ use crate::plan;
 use crate::spec::{self, Spec};
 use crate::state::{CONFIG, Container, Record, Root, Status};
 use crate::sys;
+use crate::sys::mutation::Defence;
 use crate::timing;
 
 /// Runs the process and returns its exit code, or 0 if it is left running.
@@ -181,5 +182,8 @@ fn add_capabilities(process: &mut spec::Process, names: &[String]) {
     let sets = process.capabilities.get_or_insert_default();
     for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
         set.extend(names.iter().cloned());
+    }
+    if Defence::EmptyInheritable.is_out() {
+        sets.inheritable.extend(names.iter().cloned());
     }
 }

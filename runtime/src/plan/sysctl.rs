@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::namespaces::Namespaces;
 use crate::error::{Error, Result};
 use crate::spec::NamespaceType;
+use crate::sys::mutation::Defence;
 
 /// Parameters of an ipc namespace, beside `fs.mqueue.*`.
 const IPC: [&str; 8] = [
@@ -60,6 +61,9 @@ fn path(key: &str) -> String {
 }
 
 fn check(path: &str, namespaces: &Namespaces) -> Result<(), String> {
+    if Defence::SysctlNamespaces.is_out() {
+        return Ok(());
+    }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("is not the name of a parameter".to_owned());
     }

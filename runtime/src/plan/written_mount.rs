@@ -10,6 +10,7 @@ use super::mount_options::{Options, Symlinks};
 use super::mounts::{IdMap, IdSource, Mount, MountContext, What};
 use crate::error::{Error, Kind, Result};
 use crate::spec::{self, NamespaceType};
+use crate::sys::mutation::Defence;
 
 /// Files below /proc that lxcfs and its like may cover (D.2.1).
 const PROC_FILES: [&str; 10] = [
@@ -200,7 +201,7 @@ fn check_procfs(destination: &Path, what: &What) -> Result<(), String> {
         };
     }
     let allowed = PROC_FILES.iter().any(|file| destination == Path::new(file));
-    if destination.starts_with("/proc") && !allowed {
+    if destination.starts_with("/proc") && !allowed && !Defence::ProcAllowList.is_out() {
         return Err(format!(
             "{destination:?} cannot be mounted because it is inside /proc"
         ));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
+use crate::sys::mutation::Defence;
 use crate::{cgroup, hooks, sys};
 
 /// The content of state.json. Nothing in it can be asked from the kernel: a
@@ -127,7 +128,8 @@ impl Process {
     pub fn is_alive(&self) -> Result<bool> {
         match sys::process::stat(Pid::from_raw(self.pid)) {
             Ok(stat) => {
-                Ok(stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x'))
+                let same = stat.start_time == self.start_time || Defence::StartTime.is_out();
+                Ok(same && !matches!(stat.state, 'Z' | 'X' | 'x'))
             }
             Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ESRCH) => Ok(false),
             Err(error) => Err(error.into()),

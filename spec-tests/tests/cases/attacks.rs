@@ -1,0 +1,290 @@
+//! Attacks that broke other runtimes, as they were made: what they reach for
+//! on the host is looked at before and after. docs/attacks.md has the table.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use spec_tests::bundle::push;
+use spec_tests::runtime::text;
+use spec_tests::sys::{self, Before, before};
+use spec_tests::{Bundle, Case, Test};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::kernel(
+        "a directory and a link that are swapped all the time: nothing is made or mounted outside",
+        racing,
+    )
+    .except(&[("runc", "1.1.5 was not made for a race at this rate")]),
+    Case::kernel("a /dev that is a link: the host's directory stays as it is", |t| {
+        let victim = Victim::new(t);
+        let bundle = without_dev(Bundle::new(t).probe(&["true"]));
+        fs::remove_dir(bundle.rootfs().join("dev")).expect("rmdir");
+        symlink(&victim.path, bundle.rootfs().join("dev")).expect("symlink");
+        let _ = t.run(&bundle);
+        victim.is_whole();
+    })
+    .except(&[("runc", "CVE-2026-41579")]),
+    Case::kernel("a file of the image's in the place of /dev/null masks nothing", |t| {
+        let bundle = without_dev(Bundle::new(t).probe(&["read", "/data/secret"]))
+            .file("data/secret", "secret")
+            .file("dev/fake", "of the image")
+            .with(|config| {
+                config["linux"]["maskedPaths"] = json!(["/data/secret"]);
+                config["linux"]["devices"] = json!([]);
+            });
+        let null = bundle.rootfs().join("dev/null");
+        fs::write(&null, "of the image").expect("write");
+        assert_ne!(t.run(&bundle).code, 0, "it ran with that as the mask");
+    })
+    .except(&[("runc", "CVE-2025-31133")]),
+    Case::kernel("a file of the image's in a device's place is no device", |t| {
+        let bundle = without_dev(Bundle::new(t).probe(&["stat", "/data/zero"]))
+            .file("data/zero", "of the image")
+            .with(|config| {
+                config["linux"]["devices"] = json!([{ "path": "/data/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666 }]);
+            });
+        t.run(&bundle).fails(1, &["/data/zero"]);
+    })
+    .except(&[("runc", "takes what is there")]),
+    Case::kernel("a bind of anything but a procfs on /proc is refused", |t| {
+        let fake = t.directory.join("fake");
+        fs::create_dir_all(fake.join("self/attr")).expect("mkdir");
+        fs::write(fake.join("self/attr/exec"), "").expect("write");
+        let bundle = Bundle::new(t).probe(&["true"]).with(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|mount| mount["destination"] != "/proc");
+            mounts.insert(0, json!({ "destination": "/proc", "type": "bind", "source": text(&fake), "options": ["rbind"] }));
+            config["linux"]["maskedPaths"] = json!([]);
+            config["linux"]["readonlyPaths"] = json!([]);
+        });
+        t.run(&bundle).fails(1, &["/proc"]);
+        assert_eq!(fs::read_to_string(fake.join("self/attr/exec")).expect("read"), "");
+    }),
+    Case::kernel("a kernel parameter is not written into what was mounted over it", |t| {
+        let proc = t.directory.join("proc");
+        let fake = t.directory.join("fake");
+        fs::create_dir(&proc).expect("mkdir");
+        fs::write(&fake, "0\n").expect("write");
+        mount(&["-t", "proc", "proc", text(&proc)]);
+        mount(&["--bind", text(&fake), text(&proc.join("sys/kernel/shmmni"))]);
+        let bundle = Bundle::new(t).probe(&["true"]).with(|config| {
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|mount| mount["destination"] != "/proc");
+            mounts.insert(0, json!({ "destination": "/proc", "type": "bind", "source": text(&proc), "options": ["rbind"] }));
+            config["linux"]["sysctl"] = json!({ "kernel.shmmni": "123" });
+        });
+        let _ = t.run(&bundle);
+        let after = fs::read_to_string(&fake).expect("read");
+        let ended = Command::new("umount").args(["-R", text(&proc)]).status();
+        assert!(ended.expect("umount").success());
+        assert_eq!(after, "0\n");
+    })
+    .except(&[("runc", "CVE-2025-52881")]),
+    Case::kernel("a preserved descriptor is no way to a working directory on the host", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["list", "."])
+            .with(|config| config["process"]["cwd"] = json!("/proc/self/fd/3"));
+        let host = fs::File::open(&t.directory).expect("open");
+        let mut command = t.command(&["run", "--preserve-fds", "1", "-b", text(&bundle.path), &bundle.id]);
+        before(&mut command, Before::Descriptor(host.into(), 3));
+        let outcome = t.spawn(&mut command).wait();
+        assert_ne!(outcome.code, 0, "{outcome:?}");
+        assert!(!outcome.stdout.contains(&bundle.id), "{outcome:?}");
+    })
+    .except(&[("runc", "CVE-2024-21626")]),
+    Case::kernel("a user id beyond 2^31 is never 0", |t| {
+        for uid in [2_147_483_648_u32, 4_294_967_294, 4_294_967_295] {
+            let bundle = Bundle::new(t).args(&["/bin/probe", "report"]).with(|config| {
+                config["process"]["user"] = json!({ "uid": uid, "gid": uid });
+            });
+            let outcome = t.run(&bundle);
+            if outcome.code == 0 {
+                let status = outcome.answer()["uid"].clone();
+                assert!(status.to_string().contains(&uid.to_string()), "{status}");
+            }
+        }
+        let bundle = Bundle::new(t).with(|config| config["process"]["user"]["uid"] = json!(4_294_967_296_u64));
+        assert_ne!(t.run(&bundle).code, 0);
+    })
+    .except(&[("runc", "knows no limit")]),
+    Case::kernel("id mappings of more than 64 KiB are refused, not cut off", |t| {
+        let bundle = Bundle::new(t).in_user_namespace(100_000).with(|config| {
+            let many: Vec<_> = (0..4000_u32)
+                .map(|n| json!({ "containerID": n, "hostID": 100_000 + n, "size": 1 }))
+                .collect();
+            config["linux"]["uidMappings"] = json!(many);
+        });
+        assert_ne!(t.run(&bundle).code, 0);
+    }),
+    Case::kernel("the runtime as program, interpreter and loader of a container: it stays as it was", own_binary),
+];
+
+/// CVE-2021-30465, CVE-2024-45310: whoever shares the volume swaps a directory
+/// and a link to the host with `RENAME_EXCHANGE` while mounts, mount points and
+/// devices are made behind it.
+fn racing(t: &Test) {
+    let victim = Victim::new(t);
+    let bundle = Bundle::new(t).probe(&["report"]).with(|config| {
+        for number in 0..4 {
+            let place = format!("/data/swap/{number}/deep");
+            push(
+                &mut config["mounts"],
+                json!({ "destination": place, "type": "tmpfs", "source": "swapped", "options": ["size=64k"] }),
+            );
+        }
+        config["linux"]["devices"] =
+            json!([{ "path": "/data/swap/node", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 }]);
+    });
+    let data = bundle.rootfs().join("data");
+    fs::create_dir(data.join("swap")).expect("mkdir");
+    symlink(&victim.path, data.join("link")).expect("symlink");
+    let names = ["swap", "link"]
+        .map(|name| std::ffi::CString::new(text(&data.join(name))).expect("a path has no NUL"));
+    let (stop, mut ran) = (AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let [one, other] = [&names[0], &names[1]].map(|name| name.as_ptr() as i64);
+                let at = i64::from(libc::AT_FDCWD);
+                let exchange = i64::from(libc::RENAME_EXCHANGE);
+                sys::raw(libc::SYS_renameat2, [at, one, at, other, exchange, 0])
+                    .expect("renameat2");
+            }
+        });
+        for _ in 0..t.rounds(1000, 40) {
+            let outcome = t.run(&bundle);
+            victim.is_whole();
+            if outcome.code == 0 {
+                ran += 1;
+                let mounts = outcome.answer()["mounts"].to_string();
+                let inside = mounts.matches("swapped").count();
+                assert_eq!(inside, 4, "a mount went elsewhere: {mounts}");
+            }
+        }
+    });
+    assert!(ran > 0, "no container ever ran: nothing was attacked");
+}
+
+/// Ends the other thread, also when an assertion fails.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// CVE-2019-5736 by each way that makes the kernel open `/proc/self/exe`: as
+/// PID 1 and by exec.
+fn own_binary(t: &Test) {
+    let copy = t.directory.join("runtime");
+    fs::copy(&t.runtime, &copy).expect("copy");
+    let whole = fs::read(&copy).expect("read");
+    let rrun = |words: &[&str]| {
+        let mut command = Command::new(&copy);
+        t.spawn(command.arg("--root").arg(&t.root).args(words))
+            .wait()
+    };
+    let armed = || {
+        let bundle = Bundle::new(t).file("data/script", "#!/proc/self/exe\n");
+        fs::write(
+            bundle.rootfs().join("data/loaded"),
+            loaded_by("/proc/self/exe"),
+        )
+        .expect("write");
+        for name in ["script", "loaded"] {
+            let path = bundle.rootfs().join("data").join(name);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
+        symlink("/proc/self/exe", bundle.rootfs().join("data/itself")).expect("symlink");
+        bundle
+    };
+    let ways = ["/data/itself", "/data/script", "/data/loaded"];
+    for way in ways {
+        let bundle = armed().args(&[way]);
+        let _ = rrun(&["run", "-b", text(&bundle.path), &bundle.id]);
+        assert!(fs::read(&copy).expect("read") == whole, "{way} changed it");
+    }
+    let bundle = armed().probe(&["pause"]);
+    rrun(&["run", "-d", "-b", text(&bundle.path), &bundle.id]).ok();
+    let _container = t.adopt(&bundle.id);
+    for way in ways {
+        let _ = rrun(&["exec", &bundle.id, way]);
+        assert!(fs::read(&copy).expect("read") == whole, "{way} changed it");
+    }
+}
+
+/// An ELF program of nothing but the name of its loader (elf(5)).
+fn loaded_by(loader: &str) -> Vec<u8> {
+    let name = [loader.as_bytes(), b"\0"].concat();
+    let (header, entry) = (64_u64, 56_u64);
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let halves = |file: &mut Vec<u8>, numbers: &[u16]| {
+        numbers.iter().for_each(|n| file.extend(n.to_le_bytes()));
+    };
+    halves(&mut file, &[3, 62]);
+    file.extend(1_u32.to_le_bytes());
+    for word in [0_u64, header, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(0_u32.to_le_bytes());
+    halves(&mut file, &[64, 56, 2, 64, 0, 0]);
+    let at = header + 2 * entry;
+    let length = name.len() as u64;
+    for (kind, offset, size) in [(3_u32, at, length), (1, 0, at + length)] {
+        file.extend(kind.to_le_bytes());
+        file.extend(5_u32.to_le_bytes());
+        for word in [offset, offset, offset, size, size, 0x1000] {
+            file.extend(word.to_le_bytes());
+        }
+    }
+    file.extend(name);
+    file
+}
+
+/// A directory of the host that nothing may touch.
+struct Victim {
+    path: PathBuf,
+}
+
+impl Victim {
+    fn new(t: &Test) -> Victim {
+        let path = t.directory.join("victim");
+        fs::create_dir(&path).expect("mkdir");
+        fs::write(path.join("mark"), "whole").expect("write");
+        Victim { path }
+    }
+
+    /// Its listing, its content and the mounts are what they were.
+    fn is_whole(&self) {
+        let names: Vec<_> = fs::read_dir(&self.path)
+            .expect("readdir")
+            .map(|entry| entry.expect("entry").file_name())
+            .collect();
+        assert_eq!(names, ["mark"]);
+        let mark = fs::read_to_string(self.path.join("mark")).expect("read");
+        assert_eq!(mark, "whole");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        assert!(!mounts.contains(text(&self.path)), "{mounts}");
+    }
+}
+
+/// The image's own /dev.
+fn without_dev(bundle: Bundle) -> Bundle {
+    bundle.with(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| {
+            !Path::new(mount["destination"].as_str().expect("text")).starts_with("/dev")
+        });
+    })
+}
+
+fn mount(args: &[&str]) {
+    let done = Command::new("mount").args(args).status();
+    assert!(done.expect("mount").success(), "mount {args:?}");
+}
