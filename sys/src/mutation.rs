@@ -49,14 +49,10 @@ pub enum Defence {
     StrictUser,
     /// The start time tells a process from a later one of its number.
     StartTime,
-    /// An id is one component of letters.
-    PlainId,
     /// The supplementary groups are set.
     SetGroups,
     /// What a hook started dies with it.
     HookGroup,
-    /// A filter kills calls of a foreign architecture.
-    ForeignArchitecture,
 }
 
 impl Defence {

@@ -81,7 +81,7 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
 
 /// The target of a filesystem, and its options with what the target adds.
 fn filesystem_target(root: &Root, mount: &Mount, fstype: &str) -> Result<(Found, Options)> {
-    let target = if matches!(fstype, "proc" | "sysfs") {
+    let target = if matches!(fstype, "proc" | "sysfs") && !Defence::OrdinaryDirectory.is_out() {
         ordinary_directory(root, &mount.destination, fstype)?
     } else {
         target(root, &mount.destination, Missing::Directory)?
@@ -96,7 +96,7 @@ fn filesystem_target(root: &Root, mount: &Mount, fstype: &str) -> Result<(Found,
     Ok((target, options))
 }
 
-    let target = if matches!(fstype, "proc" | "sysfs") && !Defence::OrdinaryDirectory.is_out() {
+/// [`filesystem`] by the mount API alone, so that it is there with all its
 /// attributes or not at all; its root.
 ///
 /// # Errors

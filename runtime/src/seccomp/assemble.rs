@@ -16,7 +16,6 @@ use super::Instruction;
 use super::action::Action;
 use super::decide::{Outcome, Rule, Test};
 use super::profile::Op;
-use crate::sys::mutation::Defence;
 
 /// A stretch of syscall numbers with one outcome, up to the next stretch.
 pub(super) struct Range {
@@ -64,10 +63,6 @@ pub(super) fn assemble(
         outcomes,
         written: vec![None; outcomes.len()],
         default,
-    };
-    let foreign = match Defence::ForeignArchitecture.is_out() {
-        true => Action::Allow,
-        false => foreign,
     };
     let foreign = program.returns(foreign, None);
     let entries: Vec<Label> = sections
