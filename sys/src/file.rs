@@ -76,7 +76,7 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedF
             // Until Linux 5.6.
             Err(rustix::io::Errno::NOSYS) => return call(walk(root, path, links), describe),
             opened if Defence::KeptDescriptor.is_out() => {
-                return by_name(call(opened, describe)?, flags);
+                return by_name(&call(opened, describe)?, flags);
             }
             opened => return call(opened, describe),
         }
@@ -86,7 +86,7 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedF
 
 /// The mistake of those that resolve a path to a name and use the name: what is
 /// there a moment later.
-fn by_name(found: OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+fn by_name(found: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
     let name = format!("/proc/self/fd/{}", found.as_raw_fd());
     let name = read_link(rustix::fs::CWD, OsStr::new(&name))?;
     std::thread::sleep(std::time::Duration::from_micros(200));

@@ -29,20 +29,14 @@ pub enum Defence {
     ProcAllowList,
     /// Only a procfs is bound on /proc.
     ProcBind,
-    /// The null device that masks is looked at.
-    NullDevice,
     /// A file in a device's place is looked at.
     DeviceInPlace,
-    /// Kernel parameters are written through a procfs of our own.
-    PrivateProcfs,
     /// Only parameters of the container's namespaces are set.
     SysctlNamespaces,
     /// A working directory outside the root is refused.
     WorkingDirectory,
     /// The child closes what it was not told to keep.
     ClosedDescriptors,
-    /// The child can't be looked into.
-    NotDumpable,
     /// `exec --cap` leaves the inheritable set alone.
     EmptyInheritable,
     /// `exec --user` is a number and nothing else.

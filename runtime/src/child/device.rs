@@ -115,7 +115,7 @@ pub(super) fn null(root: &Root) -> Result<std::os::fd::OwnedFd> {
     let stat = file::stat(fd.as_fd())?;
     let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == makedev(1, 3);
-    if is_null || Defence::NullDevice.is_out() {
+    if is_null {
         return Ok(fd);
     }
     Err(refused("\"/dev/null\" is not the null device"))

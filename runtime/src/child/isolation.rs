@@ -34,7 +34,7 @@ pub fn guard(dumpable: bool) -> Result<()> {
     // A parent that died before this line shows as an end of file on the
     // channel, which the child reads next.
     credentials::set_parent_death_signal(libc::SIGKILL)?;
-    if !dumpable && !Defence::NotDumpable.is_out() {
+    if !dumpable {
         credentials::set_dumpable(false)?;
     }
     Ok(credentials::set_name(c"rrun:[init]")?)

@@ -12,7 +12,6 @@ use pathrs::procfs::{ProcfsBase, ProcfsHandleBuilder};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
-use crate::sys::mutation::Defence;
 
 /// Writes each parameter, by its path below /proc/sys.
 ///
@@ -29,15 +28,10 @@ pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
         .context(|| "open procfs for sysctl")?;
     for (path, value) in sysctls {
         let below = Path::new("sys").join(path);
-        let mut file = if Defence::PrivateProcfs.is_out() {
-            let path = Path::new("/proc").join(&below);
-            sys::call(File::options().write(true).open(path), || "open".to_owned())?
-        } else {
-            procfs
-                .open(ProcfsBase::ProcRoot, &below, OpenFlags::O_WRONLY)
-                .map_err(|error| failed(&error))
-                .context(|| format!("sysctl {path:?}"))?
-        };
+        let mut file = procfs
+            .open(ProcfsBase::ProcRoot, below, OpenFlags::O_WRONLY)
+            .map_err(|error| failed(&error))
+            .context(|| format!("sysctl {path:?}"))?;
         sys::call(file.write_all(value.as_bytes()), || {
             format!("write({value:?})")
         })
