@@ -166,7 +166,7 @@ mod tests {
                 r#"{"mount":[]}"#,
                 "m.json: unknown field `mount`, expected `mounts` at line 1 column 8",
             ),
-            ("", "m.json: EOF while parsing a value at line 1 column 0"),
+            ("", "m.json: is empty"),
         ] {
             assert_eq!(
                 planned(OWN, list, true).unwrap_err().to_string(),

@@ -117,11 +117,17 @@ where
 /// Only in a document that is refused the path of the place is looked for, so
 /// that the message names the field.
 fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
-    let refused = |cause: &str| Err(Error::new(Kind::InvalidConfig, format!("{file}: {cause}")));
     // Serde would take its values for the fields, one after the other.
     if json.trim_ascii_start().starts_with(b"[") {
-        return refused("is an array, not an object");
+        let text = format!("{file}: is an array, not an object");
+        return Err(Error::new(Kind::InvalidConfig, text));
     }
+    read(file, json)
+}
+
+/// [`parse`] for a document that may be an array.
+fn read<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
+    let refused = |cause: &str| Err(Error::new(Kind::InvalidConfig, format!("{file}: {cause}")));
     let error = match serde_json::from_slice(json) {
         Ok(document) => return refuse_nul::<T>(file, json).map(|()| document),
         Err(error) => error,
@@ -246,7 +252,7 @@ impl Mount {
     pub fn parse_list(file: &str, json: &[u8]) -> Result<Vec<Self>> {
         let begin = json.iter().find(|byte| !byte.is_ascii_whitespace());
         if begin == Some(&b'[') {
-            return parse(file, json);
+            return read(file, json);
         }
         parse(file, json).map(|list: MountList| list.mounts)
     }
