@@ -20,6 +20,7 @@ fn plan(config: &Value, cgroups: &CgroupView) -> Result<Rootfs, String> {
         no_pivot: false,
         rootless: false,
         cgroups,
+        label_option: "context",
     };
     mounts::rootfs(&spec, Path::new("/bundle"), &context).map_err(|e| e.to_string())
 }
@@ -353,4 +354,35 @@ fn the_plan_is_written_as_json() {
         }})
     );
     assert_eq!(json["finish"][0], json!({"readonly-mount": "/"}));
+}
+
+#[test]
+fn the_selinux_label_goes_to_the_filesystems_that_can_carry_it() {
+    let label = "system_u:object_r:container_file_t:s0:c1,c2";
+    let mount =
+        |destination: &str, fstype: &str| json!({"destination": destination, "type": fstype});
+    let config = json!({
+        "root": {"path": "rootfs"},
+        "linux": {"namespaces": [{"type": "mount"}], "mountLabel": label},
+        "mounts": [
+            mount("/t", "tmpfs"), mount("/p", "devpts"), mount("/proc", "proc"),
+            mount("/s", "sysfs"), mount("/q", "mqueue"),
+            {"destination": "/b", "type": "bind", "source": "/x", "options": ["bind"]},
+        ],
+    });
+    let labelled: Vec<String> = plan(&config, &unified())
+        .unwrap()
+        .ops
+        .into_iter()
+        .filter_map(|op| match op {
+            mounts::RootfsOp::Mount(mount) => Some(mount),
+            _ => None,
+        })
+        .filter(|mount| {
+            let context = ("context".to_owned(), Some(label.to_owned()));
+            mount.options.data.contains(&context)
+        })
+        .map(|mount| mount.destination.display().to_string())
+        .collect();
+    assert_eq!(labelled, ["/t", "/p"]);
 }

@@ -1,5 +1,7 @@
 //! All cases of the runtime, run by [`spec_tests::runner`].
 
+#[path = "cases/annotations.rs"]
+mod annotations;
 #[path = "cases/apparmor.rs"]
 mod apparmor;
 #[path = "cases/attacks.rs"]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("scheduling", scheduling::CASES),
             ("network", network::CASES),
+            ("annotations", annotations::CASES),
             ("rootfs", rootfs::CASES),
             ("hot_mounts", hot_mounts::CASES),
             ("hooks", hooks::CASES),

@@ -39,7 +39,9 @@ pub fn assume(process: &Process) -> Result<()> {
     // Tried as root first: its user may not be able to reach it, and may be
     // the only one who can (a home on a network filesystem).
     let reached = change_directory(process);
-    set_groups(&process.groups)?;
+    if !process.keep_groups {
+        set_groups(&process.groups)?;
+    }
     credentials::set_gid(process.gid).context(|| "set group id")?;
     credentials::set_uid(process.uid).context(|| "set user id")?;
     if reached.is_err() {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::print;
 use crate::error::{Error, Kind, Result};
-use crate::plan::{capabilities, mount_options, scheduling};
+use crate::plan::{capabilities, fields, mount_options, scheduling};
 use crate::seccomp::Arch;
 use crate::spec;
 
@@ -41,7 +41,7 @@ struct Features {
     mount_options: Vec<&'static str>,
     linux: Linux,
     annotations: Value,
-    potentially_unsafe_config_annotations: &'static [&'static str],
+    potentially_unsafe_config_annotations: Vec<&'static str>,
 }
 
 /// The part that only Linux has.
@@ -85,32 +85,44 @@ fn features() -> Features {
             namespaces: NAMESPACES,
             capabilities: capabilities::names(),
             cgroup: json!({
-                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": fields::handles("linux.resources.rdma"),
             }),
             seccomp: Seccomp {
-                enabled: true,
+                enabled: fields::handles("linux.seccomp"),
                 actions: &ACTIONS,
                 operators: &OPERATORS,
                 archs: Arch::ALL.map(Arch::name).to_vec(),
                 known_flags: &FLAGS,
                 supported_flags: &FLAGS,
             },
-            apparmor: json!({ "enabled": true }),
-            selinux: json!({ "enabled": true }),
-            intel_rdt: json!({ "enabled": false }),
-            mount_extensions: json!({ "idmap": { "enabled": true } }),
+            apparmor: enabled("process.apparmorProfile"),
+            selinux: enabled("process.selinuxLabel"),
+            intel_rdt: enabled("linux.intelRdt"),
+            mount_extensions: json!({ "idmap": enabled("mounts[].uidMappings") }),
             memory_policy: json!({
                 "modes": words(&scheduling::MEMORY_MODES),
                 "flags": words(&scheduling::MEMORY_FLAGS),
             }),
-            net_devices: json!({ "enabled": true }),
+            net_devices: enabled("linux.netDevices"),
         },
         annotations: json!({
             "org.rrun.version": env!("CARGO_PKG_VERSION"),
             "org.rrun.commit": env!("RRUN_COMMIT"),
         }),
-        potentially_unsafe_config_annotations: &[],
+        potentially_unsafe_config_annotations: unsafe_annotations(),
     }
+}
+
+/// The annotations that change what is done; of a family the prefix, as
+/// features.md wants it.
+fn unsafe_annotations() -> Vec<&'static str> {
+    let handled = fields::ANNOTATIONS.iter().filter(|row| row.is_handled());
+    handled.map(|row| row.path.trim_end_matches('*')).collect()
+}
+
+/// Whether the table of fields has this path as handled.
+fn enabled(path: &str) -> Value {
+    json!({ "enabled": fields::handles(path) })
 }
 
 /// The words of a table.

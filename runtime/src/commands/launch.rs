@@ -105,7 +105,10 @@ pub(super) fn launch(
         preserved: preserved.total(),
         announce: Announce {
             pid_file: new.pid_file.clone(),
-            pidfd_socket: new.pidfd_socket.clone(),
+            pidfd_socket: new
+                .pidfd_socket
+                .clone()
+                .or_else(|| plan.pidfd_receiver.clone()),
         },
         rootless: host.rootless,
     };

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::launch::{cgroup_manager, labels, profile, read_config, rootless};
 use super::print;
 use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::plan::cgroup::Manager;
+use crate::plan::fields::{self, Treatment};
 use crate::plan::report::Report;
 use crate::plan::{Plan, Request};
 use crate::spec::{self, Spec};
@@ -33,8 +36,10 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
     report.ignored.extend(
         unknown
             .into_iter()
+            .filter(|path| fields::find(path).is_none())
             .map(|path| format!("{path}: unknown property")),
     );
+    by_the_table(&json, &mut report);
     match args.format() {
         PlanFormat::Text => print(&report.text())?,
         PlanFormat::Json => {
@@ -44,6 +49,24 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
         }
     }
     Ok(u8::from(!report.refused.is_empty()))
+}
+
+/// Adds what the table of fields says of the document, where the plan has not.
+fn by_the_table(json: &[u8], report: &mut Report) {
+    let Ok(document) = serde_json::from_slice::<Value>(json) else {
+        return;
+    };
+    for asked in fields::asked(&document) {
+        let (path, why) = (asked.path, asked.field.why());
+        let (lines, line) = match asked.field.treatment {
+            Treatment::Ignored(_) => (&mut report.ignored, format!("{path} is ignored: {why}")),
+            Treatment::Refused(_) => (&mut report.refused, format!("{path} is refused: {why}")),
+            _ => continue,
+        };
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
 }
 
 /// The plan of the bundle under the name of its folder.

@@ -3,7 +3,9 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+use super::annotations::Annotations;
 use super::cgroup::{CgroupPlan, Manager};
+use super::fields;
 use super::hooks::Hooks;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
@@ -66,6 +68,8 @@ pub struct Plan {
     pub keyring: Option<CString>,
     /// Programs to run at moments of the container's life.
     pub hooks: Hooks,
+    /// Who gets a pidfd of the container's process.
+    pub pidfd_receiver: Option<PathBuf>,
     /// What was accepted but deserves a word.
     pub warnings: Vec<String>,
 }
@@ -88,9 +92,11 @@ impl Plan {
         check_version(&spec.oci_version)?;
         refuse_unsupported(&linux, host)?;
         let mut warnings = Vec::new();
+        let annotations = Annotations::plan(&spec.annotations, &mut warnings)?;
         let namespaces = Namespaces::plan(&linux)?;
         let grantable = grantable(&namespaces, host);
         let mut process = Process::plan(written, Document::Config, grantable, &mut warnings)?;
+        process.keep_groups = annotations.keep_groups;
         process.check_label(host, Document::Config)?;
         process.add_sockets(request.listen_fds, request.notify.is_some());
         let cgroup = super::cgroup::cgroup(
@@ -101,8 +107,8 @@ impl Plan {
             request.manager,
             &host.systemd,
         )?;
-        let rootfs = rootfs(spec, request, &namespaces, &cgroup, host)?;
-        let filter = filter(&linux, host, &mut warnings)?;
+        let rootfs = rootfs(spec, request, &namespaces, &cgroup, (host, &annotations))?;
+        let filter = filter(&linux, &annotations, host, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().cloned());
         warnings.extend(rootfs.warnings.iter().cloned());
         Ok(Self {
@@ -120,6 +126,7 @@ impl Plan {
             rootfs,
             process,
             filter,
+            pidfd_receiver: annotations.pidfd_receiver,
             warnings,
         })
     }
@@ -152,20 +159,17 @@ fn check_version(version: &str) -> Result<()> {
 /// What this version or this host does not do is refused, so that nobody runs
 /// without a limit or a guard that he asked for.
 fn refuse_unsupported(linux: &spec::Linux, host: &Host) -> Result<()> {
-    let asked = [("linux.intelRdt", linux.intel_rdt.is_some())];
+    if linux.intel_rdt.is_some() && !fields::handles("linux.intelRdt") {
+        let why = fields::why("linux.intelRdt");
+        return Err(Error::config("linux.intelRdt", why).with_kind(Kind::Unsupported));
+    }
     if !host.selinux
         && let Some(label) = &linux.mount_label
         && !label.is_empty()
     {
         return Err(Error::config("linux.mountLabel", NO_SELINUX).with_kind(Kind::Unsupported));
     }
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(
-            Error::config(field, "not supported by this version of rrun")
-                .with_kind(Kind::Unsupported),
-        ),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn rootfs(
@@ -173,13 +177,14 @@ fn rootfs(
     request: &Request<'_>,
     namespaces: &Namespaces,
     cgroup: &CgroupPlan,
-    host: &Host,
+    (host, annotations): (&Host, &Annotations),
 ) -> Result<Rootfs> {
     let context = MountContext {
         namespaces,
         no_pivot: request.no_pivot,
         rootless: host.rootless,
         cgroups: &cgroup.view(&host.hierarchies),
+        label_option: annotations.label_option.unwrap_or("context"),
     };
     let Some(notify) = request.notify else {
         return super::mounts::rootfs(spec, request.bundle, &context);
@@ -203,13 +208,30 @@ fn rootfs(
 /// Those of [`seccomp::compile`].
 pub fn filter(
     linux: &spec::Linux,
+    annotations: &Annotations,
     host: &Host,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Filter>> {
     let Some(profile) = &linux.seccomp else {
         return Ok(None);
     };
-    let filter = seccomp::compile(profile, Arch::native(), &host.seccomp)?;
+    let filter = match &annotations.seccomp_receiver {
+        Some(receiver) if profile.listener_path.is_none() => {
+            let listener_path = Some(receiver.to_string_lossy().into_owned());
+            let profile = spec::Seccomp {
+                listener_path,
+                ..profile.clone()
+            };
+            seccomp::compile(&profile, Arch::native(), &host.seccomp)?
+        }
+        _ => seccomp::compile(profile, Arch::native(), &host.seccomp)?,
+    };
+    if let Some(name) = filter.unknown.first()
+        && annotations.refuse_unknown_syscalls
+    {
+        let cause = format!("{name:?} is an unknown system call");
+        return Err(Error::config("linux.seccomp.syscalls", cause));
+    }
     warnings.extend(filter.warnings.iter().cloned());
     Ok(Some(filter))
 }
@@ -247,7 +269,8 @@ pub fn personality(written: Option<&spec::Personality>) -> Result<Option<u32>> {
         return Ok(None);
     };
     if let Some(flag) = written.flags.first() {
-        let cause = format!("{flag:?} is unknown: no flags are defined");
+        let why = fields::why("linux.personality.flags");
+        let cause = format!("{flag:?} is unknown: {why}");
         return Err(Error::config("linux.personality.flags[0]", cause));
     }
     match DOMAINS.iter().find(|(name, _)| *name == written.domain) {

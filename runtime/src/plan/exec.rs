@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use nix::sched::CloneFlags;
 
+use super::annotations::Annotations;
 use super::container::{filter, grantable, personality};
 use super::namespaces::Namespaces;
 use super::process::{Document, Process};
@@ -47,11 +48,14 @@ impl Exec {
         let mut warnings = Vec::new();
         let namespaces = Namespaces::plan(&linux)?;
         let grantable = grantable(&namespaces, host);
-        let planned = Process::plan(process, Document::Exec, grantable, &mut warnings)?;
+        // Of these `create` has told.
+        let annotations = Annotations::plan(&spec.annotations, &mut Vec::new())?;
+        let mut planned = Process::plan(process, Document::Exec, grantable, &mut warnings)?;
+        planned.keep_groups = annotations.keep_groups;
         planned.check_label(host, Document::Exec)?;
         Ok(Self {
             process: planned,
-            filter: filter(&linux, host, &mut warnings)?,
+            filter: filter(&linux, &annotations, host, &mut warnings)?,
             personality: personality(linux.personality.as_ref())?,
             memory_policy: memory_policy(linux.memory_policy.as_ref())?,
             namespaces: namespaces.flags(),

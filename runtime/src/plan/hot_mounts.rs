@@ -101,6 +101,7 @@ impl HotMounts {
             no_pivot: false,
             rootless: false,
             cgroups: &CgroupView::default(),
+            label_option: "context",
         };
         for (index, mount) in list.iter().enumerate() {
             let written = Written {

@@ -5,12 +5,14 @@
 //! and calls nothing, so it is tested by tables without root, fuzzed, and
 //! printed by `rrun plan`.
 
+pub mod annotations;
 pub mod capabilities;
 pub mod cgroup;
 pub mod cgroup_mounts;
 pub mod container;
 pub mod devices;
 pub mod exec;
+pub mod fields;
 pub mod hooks;
 pub mod hot_mounts;
 mod idmap_text;

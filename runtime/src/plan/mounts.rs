@@ -201,6 +201,8 @@ pub struct MountContext<'a> {
     pub rootless: bool,
     /// The host's cgroup hierarchies, and where the container is in them.
     pub cgroups: &'a CgroupView,
+    /// The mount option that carries `linux.mountLabel`.
+    pub label_option: &'static str,
 }
 
 impl MountContext<'_> {

@@ -48,6 +48,8 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// Whether those of the runtime stay, in the place of `groups`.
+    pub keep_groups: bool,
     /// The file mode creation mask.
     pub umask: u32,
     /// argv.
@@ -154,6 +156,7 @@ impl Process {
             uid: id(user.uid, "user.uid", document)?,
             gid: id(user.gid, "user.gid", document)?,
             groups: groups(&user.additional_gids, document)?,
+            keep_groups: false,
             umask: umask(user.umask, document)?,
             programs,
             home_from_passwd: !env

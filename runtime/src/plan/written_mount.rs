@@ -56,7 +56,9 @@ impl Written<'_> {
         if options.copy_up && !tmpfs {
             return Err(self.error("options", "tmpcopyup is only for tmpfs"));
         }
-        label(&mut options, &what, self.linux.mount_label.as_deref());
+        if let Some(label) = &self.linux.mount_label {
+            set_label(&mut options, &what, (self.context.label_option, label));
+        }
         Ok(Mount {
             destination,
             what,
@@ -210,7 +212,7 @@ fn check_procfs(destination: &Path, what: &What) -> Result<(), String> {
 }
 
 /// Adds the SELinux label to a filesystem that can carry one.
-fn label(options: &mut Options, what: &What, label: Option<&str>) {
+fn set_label(options: &mut Options, what: &What, (option, label): (&str, &str)) {
     let labelled = match what {
         What::Filesystem { fstype, .. } => !matches!(
             fstype.as_str(),
@@ -218,10 +220,10 @@ fn label(options: &mut Options, what: &What, label: Option<&str>) {
         ),
         _ => false,
     };
-    if let Some(label) = label.filter(|label| labelled && !label.is_empty()) {
+    if labelled && !label.is_empty() {
         options
             .data
-            .push(("context".to_owned(), Some(label.to_owned())));
+            .push((option.to_owned(), Some(label.to_owned())));
     }
 }
 

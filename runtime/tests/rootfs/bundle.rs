@@ -96,6 +96,7 @@ impl Bundle {
             no_pivot: self.no_pivot,
             rootless: !nix::unistd::geteuid().is_root(),
             cgroups: &self.cgroups,
+            label_option: "context",
         };
         let rootfs = mounts::rootfs(&spec, &self.path, &context).map_err(|e| e.to_string())?;
         Ok((rootfs, namespaces))

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup_mounts::{self, CgroupView};
+use super::fields;
 use crate::cgroup::hierarchy::{Hierarchies, Hierarchy, Mode};
 use crate::error::{Error, Kind, Result};
 use crate::spec::{Linux, Resources, Spec};
@@ -278,7 +279,8 @@ impl Limits {
         self.writes.push(write);
     }
 
-    fn ignore(&mut self, field: &str, why: &str) {
+    fn ignore(&mut self, field: &str) {
+        let why = fields::why(field);
         self.ignored.push(format!("{field} is ignored: {why}"));
     }
 }

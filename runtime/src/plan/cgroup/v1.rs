@@ -116,18 +116,14 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
 
 /// What no kernel we support counts any more, or always does.
 pub(super) fn kernel_memory(memory: &Memory, limits: &mut Limits) {
-    let gone = "the kernel has no limit for it any more";
     if memory.kernel.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.memory.kernel", gone);
+        limits.ignore("linux.resources.memory.kernel");
     }
     if memory.kernel_tcp.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.memory.kernelTCP", gone);
+        limits.ignore("linux.resources.memory.kernelTCP");
     }
     if memory.use_hierarchy == Some(false) {
-        limits.ignore(
-            "linux.resources.memory.useHierarchy",
-            "memory is always counted hierarchically",
-        );
+        limits.ignore("linux.resources.memory.useHierarchy");
     }
 }
 

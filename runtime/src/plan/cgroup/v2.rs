@@ -28,14 +28,12 @@ pub fn limits(resources: &Resources) -> Result<Limits> {
     if let Some(network) = &resources.network
         && (network.class_id.is_some_and(|class| class != 0) || !network.priorities.is_empty())
     {
-        limits.ignore("linux.resources.network", NOT_IN_V2);
+        limits.ignore("linux.resources.network");
     }
     // Last, so that what is written as it is wins over what was converted.
     unified(resources, &mut limits)?;
     Ok(limits)
 }
-
-const NOT_IN_V2: &str = "cgroup v2 has nothing like it";
 
 fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
     let check = memory.check_before_update == Some(true);
@@ -61,10 +59,10 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
     }
     kernel_memory(memory, limits);
     if memory.swappiness.is_some_and(|value| value != u64::MAX) {
-        limits.ignore("linux.resources.memory.swappiness", NOT_IN_V2);
+        limits.ignore("linux.resources.memory.swappiness");
     }
     if memory.disable_oom_killer == Some(true) {
-        limits.ignore("linux.resources.memory.disableOOMKiller", NOT_IN_V2);
+        limits.ignore("linux.resources.memory.disableOOMKiller");
     }
     Ok(())
 }
@@ -139,10 +137,10 @@ fn cpu(cpu: &Cpu, limits: &mut Limits) {
         ));
     }
     if cpu.realtime_runtime.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.cpu.realtimeRuntime", NOT_IN_V2);
+        limits.ignore("linux.resources.cpu.realtimeRuntime");
     }
     if cpu.realtime_period.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.cpu.realtimePeriod", NOT_IN_V2);
+        limits.ignore("linux.resources.cpu.realtimePeriod");
     }
 }
 
@@ -182,7 +180,7 @@ fn block_io(io: &BlockIo, limits: &mut Limits) {
         );
     }
     if io.leaf_weight.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.blockIO.leafWeight", NOT_IN_V2);
+        limits.ignore("linux.resources.blockIO.leafWeight");
     }
     for (at, device) in io.weight_device.iter().enumerate() {
         if let Some(weight) = device.weight.filter(|value| *value != 0) {
