@@ -20,9 +20,11 @@ macro_rules! refused_hook {
             concat!("a ", $moment, " hook ", $what, " is refused"),
             |t| {
                 let change: fn(&mut Value) = $change;
-                let bundle = Bundle::new(t).shell_hook($moment, "exit 0").with(|config| {
-                    change(&mut config["hooks"][$moment][0]);
-                });
+                let bundle = Bundle::new(t)
+                    .shell_hook($moment, "cat > /dev/null; exit 0")
+                    .with(|config| {
+                        change(&mut config["hooks"][$moment][0]);
+                    });
                 refused(t, &bundle);
             },
         )
@@ -62,8 +64,11 @@ macro_rules! fails_create {
                 let poststop = t.directory.join("poststop");
                 let bundle = Bundle::new(t)
                     .probe(&["pause"])
-                    .shell_hook($moment, "exit 3")
-                    .shell_hook("poststop", &format!("echo ran > {}", text(&poststop)));
+                    .shell_hook($moment, "cat > /dev/null; exit 3")
+                    .shell_hook(
+                        "poststop",
+                        &format!("cat > /dev/null; echo ran > {}", text(&poststop)),
+                    );
                 refused(t, &bundle);
                 assert_no_cgroup(t, &bundle);
                 assert!(poststop.exists(), "step 13: the poststop hooks did not run");
@@ -190,11 +195,16 @@ pub(crate) const CASES: &[Case] = &[
         &["config/hooks-order"],
         "hooks of one moment run in the order of the list",
         |t| {
+            // Each reads its input: who does not may break the pipe of a runtime that
+            // does not ignore SIGPIPE, which is another matter.
             for moment in ["prestart", "createRuntime", "createContainer", "poststop"] {
                 let log = t.directory.join(format!("order-{moment}"));
                 let mut bundle = Bundle::new(t).args(&["true"]);
                 for n in 1..=4 {
-                    bundle = bundle.shell_hook(moment, &format!("echo {n} >> {}", text(&log)));
+                    bundle = bundle.shell_hook(
+                        moment,
+                        &format!("cat > /dev/null; echo {n} >> {}", text(&log)),
+                    );
                 }
                 life(t, &bundle);
                 assert_eq!(lines(&log), ["1", "2", "3", "4"], "{moment}");
@@ -286,7 +296,10 @@ pub(crate) const CASES: &[Case] = &[
             let log = t.directory.join("order");
             let mut bundle = Bundle::new(t).probe(&["pause"]);
             for moment in ["createContainer", "createRuntime", "prestart"] {
-                bundle = bundle.shell_hook(moment, &format!("echo {moment} >> {}", text(&log)));
+                bundle = bundle.shell_hook(
+                    moment,
+                    &format!("cat > /dev/null; echo {moment} >> {}", text(&log)),
+                );
             }
             let _container = t.create(&bundle);
             assert_eq!(
@@ -387,7 +400,7 @@ pub(crate) const CASES: &[Case] = &[
         |t| {
             let bundle = Bundle::new(t)
                 .probe(&["pause"])
-                .shell_hook("poststart", "exit 3");
+                .shell_hook("poststart", "cat > /dev/null; exit 3");
             let container = t.create(&bundle);
             assert_ne!(container.start().code, 0, "start says that all is well");
             assert_stopped(t, &bundle);
@@ -404,8 +417,11 @@ pub(crate) const CASES: &[Case] = &[
             let second = t.directory.join("second");
             let bundle = Bundle::new(t)
                 .args(&["true"])
-                .shell_hook("poststop", "exit 3")
-                .shell_hook("poststop", &format!("echo x > {}", text(&second)));
+                .shell_hook("poststop", "cat > /dev/null; exit 3")
+                .shell_hook(
+                    "poststop",
+                    &format!("cat > /dev/null; echo x > {}", text(&second)),
+                );
             let container = t.start(&bundle);
             container.wait_status("stopped");
             let outcome = container.delete().ok();
@@ -483,7 +499,7 @@ fn before_pivot(t: &Test, moment: &str) {
 
 /// A bundle with a shell in it; its program is replaced later.
 fn with_shell(t: &Test) -> Bundle {
-    Bundle::new(t).shell("exit 0")
+    Bundle::new(t).shell("cat > /dev/null; exit 0")
 }
 
 /// Stopped, or deleted already.
