@@ -3,11 +3,11 @@
 //! ```text
 //!   parent (host)                                child (container)
 //!     | -- clone3 ------------------------------->  |
-//!     |  cgroup membership, id maps                 |  waits
+//!     |  limits, cgroup membership, id maps         |  session, first mounts, waits
 //!     | -- Go ----------------------------------->  |  (second fork only: a stage
 //!     | <- Born(pid) -----------------------------  |   process makes the real child,
 //!     | -- Go ----------------------------------->  |   which gets its own Go)
-//!     |                                             |  namespaces, mounts
+//!     |                                             |  namespaces, other mounts
 //!     | <- HooksWanted ---------------------------  |  only if there are such hooks
 //!     |  prestart, createRuntime                    |  waits
 //!     | -- Continue ----------------------------->  |  pivot, console, identity
@@ -15,7 +15,7 @@
 //!     | <- Listener(number) ----------------------  |  only seccomp notify; by now
 //!     | -- Continue ----------------------------->  |  read and write alone are sure
 //!     | <- Ready ---------------------------------  |
-//!     |  limits, state "created"                    |  waits
+//!     |  state "created"                            |  waits
 //!     | -- Continue ----------------------------->  |  `create`: waits at its gate
 //!     |                                             |  `run`, `exec`: execve
 //!     | <- end of file ---------------------------  |  the program runs

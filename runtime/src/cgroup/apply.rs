@@ -11,9 +11,9 @@ use crate::plan::cgroup::{CgroupPlan, IfInvalid, IfMissing, Write, unavailable};
 use crate::sys;
 
 impl Cgroup {
-    /// Writes everything the plan limits: before anybody joins, so that
-    /// nothing ever runs without its limits. Those of a unit are written by
-    /// [`start_unit`](Self::start_unit).
+    /// Writes everything the plan limits, while the child waits at the latest for
+    /// its membership: nothing of the container ever runs without its limits.
+    /// Those of a unit are written by [`start_unit`](Self::start_unit).
     ///
     /// # Errors
     /// As for [`write`](Self::write) and

@@ -7,7 +7,8 @@
 //!    any, so that a runtime killed at any moment leaves nothing that `delete`
 //!    can't find;
 //! 2. [`Cgroup::create`] makes them;
-//! 3. [`Cgroup::apply`] writes the limits and device rules;
+//! 3. [`Cgroup::apply`] writes the limits and device rules, before the child is
+//!    told to go on (on v2 it is born in the directory by then);
 //!    (where systemd makes them, 2 and 3 come when the child is there and
 //!    waits: a scope is made with a process in it, [`Cgroup::start_unit`]);
 //! 4. the child enters by itself ([`Cgroup::entrance`]) or is moved

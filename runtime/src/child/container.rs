@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 
 use super::namespaces::{self, OpenNamespace};
 use super::progress::Step;
+use super::rootfs::BegunRoot;
 use super::start::Gate;
 use super::{Life, console, device, identity, isolation, lsm, pivot, rootfs};
 use crate::error::{Context, Result};
@@ -31,15 +32,26 @@ pub struct NewContainer<'a> {
     pub gate: Option<Gate>,
     /// The state for the hooks that run in the container.
     pub state: State,
+    /// The root, once its making has begun.
+    pub root: Option<BegunRoot>,
 }
 
 impl NewContainer<'_> {
     /// Whether the session may begin before the parent has settled the
     /// membership in the cgroup and the ids, while it writes down the process: when
     /// this process is already the last one and its ids are the host's.
-    pub(super) fn begins_session_early(&self) -> bool {
+    fn begins_session_early(&self) -> bool {
         let namespaces = &self.plan.namespaces;
         !namespaces.second_fork() && !namespaces.contains(NamespaceType::User)
+    }
+
+    /// Whether mounts may begin as early: when each namespace that they show is
+    /// there already.
+    fn mounts_early(&self) -> bool {
+        let namespaces = &self.plan.namespaces;
+        self.begins_session_early()
+            && namespaces.join.is_empty()
+            && namespaces.creates(NamespaceType::Mount)
     }
 
     /// Every descriptor that the child goes on using.
@@ -49,6 +61,22 @@ impl NewContainer<'_> {
         kept.extend(self.gate.iter().flat_map(Gate::descriptors));
         kept
     }
+}
+
+/// Does what can be done while the parent still writes down the process and the
+/// limits of its cgroup.
+pub(super) fn begin(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<()> {
+    let plan = container.plan;
+    if container.begins_session_early() {
+        begin_session(life, plan)?;
+    }
+    if container.mounts_early() {
+        life.progress.reach(Step::FirstMounts);
+        let sources = std::mem::take(&mut container.sources);
+        let begun = container.root.insert(rootfs::begin(&plan.rootfs, sources)?);
+        begun.perform(&plan.rootfs, plan.rootfs.before_cgroup())?;
+    }
+    Ok(())
 }
 
 /// Makes the container around this process.
@@ -61,8 +89,11 @@ pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<
     }
 
     life.progress.reach(Step::Mounts);
-    let sources = std::mem::take(&mut container.sources);
-    let root = rootfs::prepare(&plan.rootfs, sources)?;
+    let root = match container.root.take() {
+        Some(begun) => begun,
+        None => rootfs::begin(&plan.rootfs, std::mem::take(&mut container.sources))?,
+    };
+    let root = root.complete(&plan.rootfs)?;
     run_hooks_before_pivot(life, container)?;
     life.progress.reach(Step::Pivot);
     pivot::enter(root, &plan.rootfs)?;

@@ -6,9 +6,12 @@
 //!
 //! ```text
 //!   isolation       descriptors, parent death signal, not dumpable
+//!   session         setsid, keyring, loopback, hostname
+//!   first mounts    those that don't show the cgroup
 //!   (wait: Go)      membership in the cgroup and id maps are settled
 //!   namespaces      second fork where needed, join, become root
-//!   session         setsid, keyring, loopback, hostname
+//!   (session)       only now in a user namespace and after a second fork, the
+//!                   mounts also beside namespaces that are joined
 //!   mounts          the root filesystem, all by descriptor
 //!   (wait: hooks)   prestart and createRuntime, in the parent
 //!   container hooks createContainer, still with the host's root
@@ -134,10 +137,8 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
     child.life.progress.reach(Step::Isolation);
     let (kept, preserved) = (child.kept(), child.life.preserved);
     isolation::isolate(&kept, preserved, child.life.unprivileged)?;
-    if let Entry::Container(container) = &child.entry
-        && container.begins_session_early()
-    {
-        container::begin_session(&child.life, container.plan)?;
+    if let Entry::Container(container) = &mut child.entry {
+        container::begin(&child.life, container)?;
     }
     child.life.wait()?;
     if child.life.unprivileged {

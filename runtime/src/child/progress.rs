@@ -23,6 +23,8 @@ pub enum Step {
     Namespaces,
     /// Session, keyring, hostname, loopback device.
     Session,
+    /// What of the next step can be done before the cgroup is entered.
+    FirstMounts,
     /// Mounts, devices, everything in the root filesystem.
     Mounts,
     /// `prestart` and `createRuntime` run in the parent.
@@ -50,12 +52,13 @@ pub enum Step {
 }
 
 /// Every step, in the order of their numbers.
-const STEPS: [(Step, &str); 17] = [
+const STEPS: [(Step, &str); 18] = [
     (Step::Born, "birth"),
     (Step::Isolation, "isolation"),
     (Step::Membership, "cgroup"),
     (Step::Namespaces, "namespaces"),
     (Step::Session, "session"),
+    (Step::FirstMounts, "first mounts"),
     (Step::Mounts, "mounts"),
     (Step::RuntimeHooks, "runtime hooks"),
     (Step::ContainerHooks, "createContainer hooks"),

@@ -2,7 +2,8 @@
 //! list.
 //!
 //! ```text
-//! prepare   propagation; the root bound on itself; mounts, devices, links
+//! begin     propagation; the root bound on itself; then what doesn't need the cgroup
+//! complete  the other mounts, devices, links
 //!           -- createContainer hooks --
 //! enter     (pivot.rs) the root becomes /
 //! finish    sysctls; what is read-only; what is masked
@@ -27,6 +28,16 @@ use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
 use crate::sys;
 use crate::sys::file::{self, Links};
 
+/// A root that is being filled.
+#[derive(Debug)]
+pub struct BegunRoot {
+    root: Root,
+    /// How many of the plan's operations are done.
+    done: usize,
+    /// The trees that the parent has opened, by the index of their operation.
+    sources: BTreeMap<usize, OwnedFd>,
+}
+
 /// A root with everything in it, which [`enter`](super::pivot::enter) enters.
 #[derive(Debug)]
 pub struct PreparedRoot {
@@ -41,27 +52,57 @@ impl PreparedRoot {
     }
 }
 
-/// Mounts and makes everything in the root. Call it in the container's
-/// namespaces, once the container is in its cgroup. `sources` are the trees
-/// that the parent has opened, by the index of their operation.
+/// Makes the root a mount of its own. Call it in the container's namespaces.
+/// `sources` are the trees that the parent has opened, by the index of their
+/// operation.
 ///
 /// # Errors
-/// Of the operation that failed, with its operands.
-pub fn prepare(rootfs: &Rootfs, mut sources: BTreeMap<usize, OwnedFd>) -> Result<PreparedRoot> {
-    let mut root = own_root(rootfs)
+/// Those of the bind mount, and a root that is no directory.
+pub fn begin(rootfs: &Rootfs, sources: BTreeMap<usize, OwnedFd>) -> Result<BegunRoot> {
+    let root = own_root(rootfs)
         .context(|| format!("prepare rootfs {:?}", rootfs.path))
         .map(Root::new)?;
-    // Modes are meant as they are written.
-    let umask = file::set_umask(0);
-    let done = perform(rootfs, &mut root, &mut sources);
-    let _ = file::set_umask(umask);
-    done?;
-    Ok(PreparedRoot { root })
+    Ok(BegunRoot {
+        root,
+        done: 0,
+        sources,
+    })
 }
 
-/// The loop over the plan's operations.
-fn perform(rootfs: &Rootfs, root: &mut Root, sources: &mut BTreeMap<usize, OwnedFd>) -> Result<()> {
-    for (at, op) in rootfs.ops.iter().enumerate() {
+impl BegunRoot {
+    /// Performs the first `count` of the plan's operations, as far as they are
+    /// not done yet.
+    ///
+    /// # Errors
+    /// Of the operation that failed, with its operands.
+    pub fn perform(&mut self, rootfs: &Rootfs, count: usize) -> Result<()> {
+        // Modes are meant as they are written.
+        let umask = file::set_umask(0);
+        let left = rootfs.ops.iter().enumerate().take(count).skip(self.done);
+        let done = perform(left, rootfs, &mut self.root, &mut self.sources);
+        let _ = file::set_umask(umask);
+        self.done = count;
+        done
+    }
+
+    /// Performs what is left. Call it once the container is in its cgroup.
+    ///
+    /// # Errors
+    /// As for [`perform`](Self::perform).
+    pub fn complete(mut self, rootfs: &Rootfs) -> Result<PreparedRoot> {
+        self.perform(rootfs, rootfs.ops.len())?;
+        Ok(PreparedRoot { root: self.root })
+    }
+}
+
+/// The loop over operations of the plan, each with its index there.
+fn perform<'plan>(
+    ops: impl Iterator<Item = (usize, &'plan RootfsOp)>,
+    rootfs: &Rootfs,
+    root: &mut Root,
+    sources: &mut BTreeMap<usize, OwnedFd>,
+) -> Result<()> {
+    for (at, op) in ops {
         match op {
             RootfsOp::Mount(one) => {
                 root.mounted();

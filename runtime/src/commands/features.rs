@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::print;
 use crate::error::{Error, Kind, Result};
-use crate::plan::{capabilities, fields, mount_options, scheduling};
+use crate::plan::{capabilities, mount_options, scheduling};
 use crate::seccomp::Arch;
 use crate::spec;
+use crate::spec::fields;
 
 /// Prints the features.
 ///

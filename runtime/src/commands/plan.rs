@@ -10,10 +10,10 @@ use crate::cli::{self, Global, PlanFormat};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::plan::cgroup::Manager;
-use crate::plan::fields::{self, Treatment};
 use crate::plan::report::Report;
 use crate::plan::{Plan, Request};
-use crate::spec::{self, Spec};
+use crate::spec::Spec;
+use crate::spec::fields::{self, Treatment};
 use crate::sys;
 
 /// Prints the plan. The exit code is 1 if `create` would refuse the bundle.
@@ -32,13 +32,6 @@ pub fn execute(global: &Global, args: &cli::Plan) -> Result<u8> {
             ..Report::default()
         },
     };
-    let unknown = spec::unknown_properties(&json);
-    report.ignored.extend(
-        unknown
-            .into_iter()
-            .filter(|path| fields::find(path).is_none())
-            .map(|path| format!("{path}: unknown property")),
-    );
     by_the_table(&json, &mut report);
     match args.format() {
         PlanFormat::Text => print(&report.text())?,
@@ -56,7 +49,11 @@ fn by_the_table(json: &[u8], report: &mut Report) {
     let Ok(document) = serde_json::from_slice::<Value>(json) else {
         return;
     };
-    for asked in fields::asked(&document) {
+    let fields = fields::of(&document, "");
+    let unknown = fields.unknown.iter();
+    let unknown = unknown.map(|path| format!("{path}: unknown property"));
+    report.ignored.extend(unknown);
+    for asked in fields.asked {
         let (path, why) = (asked.path, asked.field.why());
         let (lines, line) = match asked.field.treatment {
             Treatment::Ignored(_) => (&mut report.ignored, format!("{path} is ignored: {why}")),

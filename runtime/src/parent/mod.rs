@@ -2,10 +2,11 @@
 //!
 //! The order is part of the design. The state directory says what will be made
 //! before any of it is, so that a runtime that is killed at any step leaves
-//! something that `delete --force` can clean. The cgroup and its limits are
-//! there before the process is, which on cgroup v2 is born in it. The child
-//! waits until its membership and its id maps are settled, and again at each
-//! moment that belongs to the parent ([`channel`](crate::channel)).
+//! something that `delete --force` can clean. The cgroup is there before the
+//! process is, which on cgroup v2 is born in it; its limits are written while
+//! the child begins. The child waits until they, its membership and its id maps
+//! are settled, and again at each moment that belongs to the parent
+//! ([`channel`](crate::channel)).
 //!
 //! Whatever fails undoes what was made, goes on when that fails too, and
 //! reports all of it.
@@ -112,9 +113,6 @@ fn make(
 
     let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
     timing::mark("cgroup");
-    cgroup.apply(&plan.cgroup)?;
-    timing::mark("limits");
-
     let (rootless, announce) = (options.rootless, options.announce.clone());
     let state = record.hook_state();
     let newborn = birth(plan, state.clone(), gate, options, cgroup)?;
@@ -124,6 +122,9 @@ fn make(
     container.save(record)?;
     timing::mark("record");
 
+    // While the child begins its session and its mounts.
+    cgroup.apply(&plan.cgroup)?;
+    timing::mark("limits");
     cgroup.start_unit(&plan.cgroup, newborn.pid)?;
     newborn.ensure_membership(cgroup)?;
     let flags = plan.namespaces.clone_flags();
@@ -203,6 +204,7 @@ fn birth(
             sources: sources::open_sources(&plan.rootfs)?,
             gate,
             state,
+            root: None,
         }),
     };
     let birth = Birth {

@@ -167,10 +167,13 @@ impl Newborn {
     /// # Errors
     /// Those of [`Cgroup::attach`].
     pub fn ensure_membership(&self, cgroup: &Cgroup) -> Result<()> {
-        if self.outside {
-            cgroup.attach(self.pid)
-        } else {
-            Ok(())
+        if !self.outside {
+            return Ok(());
+        }
+        match cgroup.attach(self.pid) {
+            // It failed and left already; its words are read when it is told to go.
+            Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            attached => attached,
         }
     }
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::fields::{self, Treatment};
 use crate::error::{Error, Kind, Result};
+use crate::spec::fields::{self, Treatment};
 
 /// What the annotations ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
 use super::cgroup::{CgroupPlan, Manager};
-use super::fields;
 use super::hooks::Hooks;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
@@ -15,6 +14,7 @@ use super::scheduling::{MemoryPolicy, memory_policy};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::seccomp::{self, Arch, Filter};
+use crate::spec::fields;
 use crate::spec::{self, NamespaceType, Spec};
 
 /// What the command line adds to config.json.

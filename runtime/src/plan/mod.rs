@@ -12,7 +12,6 @@ pub mod cgroup_mounts;
 pub mod container;
 pub mod devices;
 pub mod exec;
-pub mod fields;
 pub mod hooks;
 pub mod hot_mounts;
 mod idmap_text;

@@ -190,6 +190,27 @@ pub enum FinishOp {
     MaskedPath(PathBuf),
 }
 
+impl Rootfs {
+    /// How many of the operations, from the first on, don't show or use the
+    /// container's cgroup: these can be done before the process is in it. A
+    /// copied directory is memory that belongs to the cgroup.
+    #[must_use]
+    pub fn before_cgroup(&self) -> usize {
+        let needs_cgroup = |op: &RootfsOp| match op {
+            RootfsOp::Mount(mount) => match &mount.what {
+                What::Filesystem { fstype, .. } => {
+                    mount.options.copy_up || fstype.starts_with("cgroup")
+                }
+                What::Bind { .. } => false,
+                What::OwnCgroup { .. } | What::Cgroup2 { .. } => true,
+            },
+            RootfsOp::Device(_) | RootfsOp::Symlink(_) | RootfsOp::Remount { .. } => false,
+        };
+        let first = self.ops.iter().position(needs_cgroup);
+        first.unwrap_or(self.ops.len())
+    }
+}
+
 /// The facts and decisions that the mounts depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct MountContext<'a> {

@@ -12,6 +12,7 @@
 //! capabilities (the spec asks for a warning) and hide the JSON path of a bad
 //! enum value; tests hold both against the same documents.
 
+pub mod fields;
 mod hooks;
 mod linux;
 mod position;
@@ -39,6 +40,7 @@ pub use resources::{
 pub use seccomp::{ArgCondition, Seccomp, Syscall};
 
 use crate::error::{Error, Kind, Result};
+use fields::Treatment;
 
 /// The version of runtime-spec that rrun implements.
 pub const VERSION: &str = "1.3.0";
@@ -112,24 +114,25 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a document of `file` (its name in messages).
+/// Reads a document of `file` (its name in messages), which is the part of a
+/// config.json at the path `part`.
 ///
 /// Only in a document that is refused the path of the place is looked for, so
 /// that the message names the field.
-fn parse<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
+fn parse<T: DeserializeOwned>(file: &str, part: &str, json: &[u8]) -> Result<T> {
     // Serde would take its values for the fields, one after the other.
     if json.trim_ascii_start().starts_with(b"[") {
         let text = format!("{file}: is an array, not an object");
         return Err(Error::new(Kind::InvalidConfig, text));
     }
-    read(file, json)
+    read(file, part, json)
 }
 
 /// [`parse`] for a document that may be an array.
-fn read<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
+fn read<T: DeserializeOwned>(file: &str, part: &str, json: &[u8]) -> Result<T> {
     let refused = |cause: &str| Err(Error::new(Kind::InvalidConfig, format!("{file}: {cause}")));
     let error = match serde_json::from_slice(json) {
-        Ok(document) => return refuse_nul::<T>(file, json).map(|()| document),
+        Ok(document) => return refuse_nul(file, part, json).map(|()| document),
         Err(error) => error,
     };
     if json.is_empty() {
@@ -147,74 +150,23 @@ fn read<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<T> {
 
 /// Refuses a string with a NUL byte: what is handed to the kernel would end
 /// there. In JSON text such a byte has one form only, which almost no document
-/// has, so that looking for it costs next to nothing.
-fn refuse_nul<T: DeserializeOwned>(file: &str, json: &[u8]) -> Result<()> {
+/// has, so that looking for it costs next to nothing. What is ignored may have
+/// any bytes.
+fn refuse_nul(file: &str, part: &str, json: &[u8]) -> Result<()> {
     let mut escapes = json.split(|byte| *byte == b'\\').skip(1);
     if !escapes.any(|escape| escape.starts_with(b"u0000")) {
         return Ok(());
     }
-    let mut path = Vec::new();
     let document = serde_json::from_slice(json).unwrap_or_default();
-    if !leads_to_nul(&document, &mut path, &ignored::<T>(json)) {
-        return Ok(());
-    }
-    let mut name = String::new();
-    for part in path {
-        match part.parse::<usize>() {
-            Ok(index) => name.push_str(&format!("[{index}]")),
-            Err(_) if name.is_empty() => name = part,
-            Err(_) => name.push_str(&format!(".{part}")),
+    let has_nul = |value: &Value| value.as_str().is_some_and(|text| text.contains('\0'));
+    for asked in fields::of(&document, part).asked {
+        let ignored = matches!(asked.field.treatment, Treatment::Ignored(_));
+        if !ignored && (asked.path.contains('\0') || has_nul(asked.value)) {
+            let text = format!("{file}: {}: must not have a NUL byte", asked.path);
+            return Err(Error::new(Kind::InvalidConfig, text));
         }
     }
-    let text = format!("{file}: {name}: must not have a NUL byte");
-    Err(Error::new(Kind::InvalidConfig, text))
-}
-
-/// Whether there is a NUL byte in `value`, then with the path to it; not in
-/// what is `ignored`.
-fn leads_to_nul(value: &Value, path: &mut Vec<String>, ignored: &[String]) -> bool {
-    let mut below = |key: String, value: &Value, is_key: bool| {
-        let broken = is_key && key.contains('\0');
-        path.push(key);
-        let known = !ignored.contains(&path.join("."));
-        if known && (broken || leads_to_nul(value, path, ignored)) {
-            return true;
-        }
-        path.pop();
-        false
-    };
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(list) => {
-            let mut list = list.iter().enumerate();
-            list.any(|(at, value)| below(at.to_string(), value, false))
-        }
-        Value::Object(map) => map
-            .iter()
-            .any(|(key, value)| below(key.clone(), value, true)),
-        _ => false,
-    }
-}
-
-/// The JSON paths of properties of a config.json that the specification does
-/// not know, and that are therefore ignored; none for a document that can't
-/// be read.
-#[must_use]
-pub fn unknown_properties(json: &[u8]) -> Vec<String> {
-    ignored::<Spec>(json)
-}
-
-fn ignored<T: DeserializeOwned>(json: &[u8]) -> Vec<String> {
-    let mut ignored = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    // A part of the path that says "the value of an option" says nothing.
-    let read: Result<T, _> = serde_ignored::deserialize(&mut deserializer, |path| {
-        ignored.push(path.to_string().replace(".?", "").replace("?.", ""));
-    });
-    if read.is_err() {
-        ignored.clear();
-    }
-    ignored
+    Ok(())
 }
 
 impl Spec {
@@ -223,7 +175,7 @@ impl Spec {
     /// # Errors
     /// A syntax error with its line, or an invalid value with its JSON path.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        parse("config.json", json)
+        parse("config.json", "", json)
     }
 }
 
@@ -233,7 +185,7 @@ impl Process {
     /// # Errors
     /// As for [`Spec::parse`].
     pub fn parse(json: &[u8]) -> Result<Self> {
-        parse("process.json", json)
+        parse("process.json", "process", json)
     }
 }
 
@@ -252,9 +204,9 @@ impl Mount {
     pub fn parse_list(file: &str, json: &[u8]) -> Result<Vec<Self>> {
         let begin = json.iter().find(|byte| !byte.is_ascii_whitespace());
         if begin == Some(&b'[') {
-            return read(file, json);
+            return read(file, "mounts", json);
         }
-        parse(file, json).map(|list: MountList| list.mounts)
+        parse(file, "", json).map(|list: MountList| list.mounts)
     }
 }
 
@@ -264,7 +216,7 @@ impl Resources {
     /// # Errors
     /// As for [`Spec::parse`].
     pub fn parse(json: &[u8]) -> Result<Self> {
-        parse("resources", json)
+        parse("resources", "linux.resources", json)
     }
 }
 

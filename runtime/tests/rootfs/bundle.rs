@@ -200,7 +200,8 @@ fn container(
         let flag = NamespaceType::Cgroup.flag();
         rrun::sys::namespace::unshare(flag).map_err(|e| e.to_string())?;
     }
-    let prepared = rootfs::prepare(planned, trees).map_err(|error| error.to_string())?;
+    let prepared = rootfs::begin(planned, trees).and_then(|begun| begun.complete(planned));
+    let prepared = prepared.map_err(|error| error.to_string())?;
     pivot::enter(prepared, planned).map_err(|error| error.to_string())?;
     rootfs::finish(planned).map_err(|error| error.to_string())
 }

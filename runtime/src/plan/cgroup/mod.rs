@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup_mounts::{self, CgroupView};
-use super::fields;
 use crate::cgroup::hierarchy::{Hierarchies, Hierarchy, Mode};
 use crate::error::{Error, Kind, Result};
+use crate::spec::fields;
 use crate::spec::{Linux, Resources, Spec};
 use crate::systemd::Facts;
 use unit::Unit;

@@ -119,29 +119,41 @@ fn is_below(path: &str, top: &str) -> bool {
 
 /// A field that a document has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct Asked<'document> {
     /// Its path, with the numbers and keys of this document.
     pub path: String,
     /// Its row.
     pub field: &'static Field,
+    /// What it says.
+    pub value: &'document Value,
 }
 
-/// The fields of the table that `document` has, in its order.
+/// What a document has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found<'document> {
+    /// The fields of the table.
+    pub asked: Vec<Asked<'document>>,
+    /// The paths of what the specification does not know.
+    pub unknown: Vec<String>,
+}
+
+/// What `document` has, which is the part of a config.json at the path `top`
+/// (empty for all of it), in its order.
 #[must_use]
-pub fn asked(document: &Value) -> Vec<Asked> {
-    let mut found = Vec::new();
-    walk(document, "", "", &mut found);
+pub fn of<'document>(document: &'document Value, top: &str) -> Found<'document> {
+    let mut found = Found::default();
+    walk(document, top, "", &mut found);
     found
 }
 
 /// `row` is the path in the table's words, `path` in the document's.
-fn walk(value: &Value, row: &str, path: &str, found: &mut Vec<Asked>) {
+fn walk<'document>(value: &'document Value, row: &str, path: &str, found: &mut Found<'document>) {
     if value.is_null() {
         return;
     }
     if let Some(field) = find(row) {
         let path = path.to_owned();
-        found.push(Asked { path, field });
+        found.asked.push(Asked { path, field, value });
         return;
     }
     match value {
@@ -155,9 +167,16 @@ fn walk(value: &Value, row: &str, path: &str, found: &mut Vec<Asked>) {
                 let dot = if row.is_empty() { "" } else { "." };
                 let named = format!("{row}{dot}{key}");
                 let any = format!("{row}{dot}*");
-                let known = FIELDS.iter().any(|field| is_below(field.path, &named));
-                let row = if known { named } else { any };
-                walk(value, &row, &format!("{path}{dot}{key}"), found);
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let knows = |row: &str| FIELDS.iter().any(|field| is_below(field.path, row));
+                match [named, any].into_iter().find(|row| knows(row)) {
+                    Some(row) => walk(value, &row, &path, found),
+                    None => found.unknown.push(path),
+                }
             }
         }
         _ => {}
@@ -168,7 +187,7 @@ fn walk(value: &Value, row: &str, path: &str, found: &mut Vec<Asked>) {
 #[must_use]
 pub fn markdown() -> String {
     let mut text = format!(
-        "<!-- Written from runtime/src/plan/fields.rs by: UPDATE=1 cargo test -p rrun --test fields -->\n\
+        "<!-- Written from runtime/src/spec/fields.rs by: UPDATE=1 cargo test -p rrun --test fields -->\n\
          # Fields of config.json\n\n\
          What rrun does with each field of runtime-spec {} and with annotations.\n\n\
          * **handled**: carried out; what can't be carried out on a host is an error that names the\n  \
@@ -490,7 +509,10 @@ mod tests {
                 "personality": { "domain": "LINUX", "flags": ["x"] },
             },
         });
-        let mut found: Vec<(String, &str)> = asked(&document)
+        let found = of(&document, "");
+        assert_eq!(found.unknown, ["process.strange"]);
+        let mut found: Vec<(String, &str)> = found
+            .asked
             .into_iter()
             .map(|asked| (asked.path, asked.field.path))
             .collect();
