@@ -189,6 +189,8 @@ struct Setting {
     root: Option<PathBuf>,
     probe: PathBuf,
     view: String,
+    /// System calls that answer `ENOSYS`, with commas.
+    without: String,
     full: bool,
     seed: u64,
     sample: Option<usize>,
@@ -213,6 +215,7 @@ impl Setting {
             root: variable("RUNTIME_ROOT").map(PathBuf::from),
             probe: probe.to_owned(),
             view: variable("VIEW").unwrap_or_else(|| "hybrid".to_owned()),
+            without: variable("WITHOUT").unwrap_or_default(),
             full: variable("FULL").is_some_and(|value| value == "1"),
             seed: seed.unwrap_or_else(|| clock.map_or(1, |time| time.as_secs())),
             sample: variable("SAMPLE").map(|count| count.parse().expect("SAMPLE is a number")),
@@ -365,6 +368,7 @@ impl Setting {
             .env(self.subject.variable, &self.runtime)
             .env("RUNTIME_ROOT", self.root.clone().unwrap_or_default())
             .env("VIEW", &self.view)
+            .env("WITHOUT", &self.without)
             .env("FULL", if self.full { "1" } else { "" })
             .env("SEED", self.seed.to_string())
             .env("RUST_BACKTRACE", "0")
@@ -391,6 +395,9 @@ impl Setting {
     /// In the case's own process: the closure, then the search for leftovers.
     fn perform(&self, case: &Case) -> ExitCode {
         nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
+        if !self.without.is_empty() {
+            sys::refuse(&self.without.split(',').collect::<Vec<_>>());
+        }
         // A umask of the developer's shell is no input.
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         view::private(self.subject.private);

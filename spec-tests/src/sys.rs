@@ -28,6 +28,59 @@ pub fn raw(number: i64, args: [i64; 6]) -> Result<i64, i32> {
     }
 }
 
+/// System calls that an older kernel does not have, by name.
+const YOUNG: [(&str, i64); 9] = [
+    ("openat2", libc::SYS_openat2),
+    ("clone3", libc::SYS_clone3),
+    ("close_range", libc::SYS_close_range),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("fsopen", libc::SYS_fsopen),
+    ("open_tree", libc::SYS_open_tree),
+    ("move_mount", libc::SYS_move_mount),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+];
+
+/// Makes these system calls answer `ENOSYS`, for this process and all that it
+/// starts, as under a kernel that does not know them.
+///
+/// # Panics
+/// For a name that is not one of [`YOUNG`], and when the kernel takes no filter.
+pub fn refuse(names: &[&str]) {
+    const ENOSYS: u32 = 38;
+    let code = |code: u32| u16::try_from(code).expect("a class of instructions");
+    let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let answer = code(libc::BPF_RET | libc::BPF_K);
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // The number is the first word of struct seccomp_data.
+    let mut filter = vec![step(load, 0, 0, 0)];
+    for name in names {
+        let young = YOUNG.iter().find(|(young, _)| young == name);
+        let (_, number) = young.unwrap_or_else(|| panic!("WITHOUT={name}: none of {YOUNG:?}"));
+        let number = u32::try_from(*number).expect("a number of a system call");
+        filter.push(step(equal, 0, 1, number));
+        filter.push(step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | ENOSYS));
+    }
+    filter.push(step(answer, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).expect("a short filter"),
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program and its instructions live across the call, which copies
+    // them.
+    let set = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+            0,
+            0,
+        )
+    };
+    assert_eq!(set, 0, "seccomp: {}", io::Error::last_os_error());
+}
+
 /// Rows and columns of a terminal, None when `fd` is none.
 pub fn window(fd: i32) -> Option<(u16, u16)> {
     let mut size = libc::winsize {
