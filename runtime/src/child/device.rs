@@ -5,10 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use rustix::fs::{FileType, OFlags, Stat, makedev};
 
+use super::classic;
 use super::root::{Missing, Root};
-use super::rootfs::{by_number, refused};
+use super::rootfs::refused;
 use crate::error::Result;
 use crate::plan::devices::{Device, DeviceKind};
 use crate::sys;
@@ -64,22 +66,19 @@ fn bind(root: &Root, device: &Device) -> Result<()> {
         return Err(refused("the host's file of this name is another device"));
     }
     let target = root.find_or_make(&device.path, Missing::File)?.fd;
-    Ok(bind_file(source.as_fd(), target.as_fd())?)
+    bind_file(source.as_fd(), target.as_fd())
 }
 
 /// Binds one file on another, both by descriptor.
-pub(super) fn bind_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
-    match sys::mount::clone_tree(source, Path::new(""), false) {
-        Ok(tree) => sys::mount::attach(tree.as_fd(), target),
+pub(super) fn bind_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let bound = sys::mount::clone_tree(source, Path::new(""), false)
+        .and_then(|tree| sys::mount::attach(tree.as_fd(), target));
+    match bound {
         // Until Linux 5.2.
-        Err(error) if error.errno() == Errno::ENOSYS => sys::mount::mount(
-            Some(&by_number(source)),
-            &by_number(target),
-            None,
-            nix::mount::MsFlags::MS_BIND,
-            None,
-        ),
-        Err(error) => Err(error),
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            classic::bind(source, target, MsFlags::empty())
+        }
+        bound => Ok(bound?),
     }
 }
 
@@ -105,7 +104,7 @@ pub fn console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
         Err(error) if error.errno() == Errno::ENOENT => root.find_or_make(path, Missing::File)?.fd,
         Err(error) => return Err(error.into()),
     };
-    Ok(bind_file(terminal, target.as_fd())?)
+    bind_file(terminal, target.as_fd())
 }
 
 /// Opens the null device, and makes sure that it is it (CVE-2025-31133).

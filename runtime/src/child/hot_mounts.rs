@@ -75,12 +75,12 @@ fn add(
     match (&one.what, source) {
         (What::Filesystem { fstype, source }, _) => mount::detached_only(root, one, fstype, source),
         (What::Bind { .. }, Some(tree)) => {
-            let copy = |tree: &OwnedFd| {
-                let copy = tree.try_clone();
-                copy.map_err(|error| sys::Error::new("dup(tree)", error.errno()))
-            };
-            mount::perform(root, one, Some(copy(tree)?), user_namespace)?;
-            Ok(copy(tree)?)
+            if let Some(missing) = mount::bind_tree(root, one, tree, user_namespace)? {
+                // No path in the container leads to the source.
+                return Err(missing.into());
+            }
+            let copy = tree.try_clone();
+            Ok(copy.map_err(|error| sys::Error::new("dup(tree)", error.errno()))?)
         }
         _ => Err(Error::new(Kind::Unsupported, "can't be mounted by now")),
     }

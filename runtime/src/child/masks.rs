@@ -7,10 +7,10 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use rustix::fs::FileType;
 
+use super::classic::{self, Before};
 use super::device;
 use super::mount::add_attributes;
 use super::root::Root;
-use super::rootfs::by_number;
 use crate::error::Result;
 use crate::plan::mount_options::Attributes;
 use crate::sys;
@@ -37,7 +37,7 @@ impl Masks {
             return Ok(());
         };
         if FileType::from_raw_mode(file::stat(target.as_fd())?.st_mode) == FileType::Directory {
-            return Ok(self.cover(&target)?);
+            return self.cover(&target);
         }
         let null = match self.null.take() {
             Some(null) => null,
@@ -50,30 +50,24 @@ impl Masks {
 
     /// Covers a directory with an empty one. The filesystem is made once and
     /// is read-only itself, so the mounts share nothing that could be written.
-    fn cover(&mut self, target: &OwnedFd) -> sys::Result<()> {
-        if let Some(empty) = &self.empty {
-            let again = sys::mount::clone_tree(empty.as_fd(), Path::new(""), false)?;
-            return sys::mount::attach(again.as_fd(), target.as_fd());
-        }
-        let empty = match empty_directory() {
-            Ok(empty) => empty,
-            // Until Linux 5.2.
-            Err(error) if error.errno() == Errno::ENOSYS => {
-                let flags = MsFlags::MS_RDONLY;
-                let on = by_number(target.as_fd());
-                return sys::mount::mount(
-                    Some(Path::new("tmpfs")),
-                    &on,
-                    Some("tmpfs"),
-                    flags,
-                    None,
-                );
-            }
-            Err(error) => return Err(error),
+    fn cover(&mut self, target: &OwnedFd) -> Result<()> {
+        let empty = match &self.empty {
+            Some(empty) => sys::mount::clone_tree(empty.as_fd(), Path::new(""), false),
+            None => empty_directory(),
         };
-        sys::mount::attach(empty.as_fd(), target.as_fd())?;
-        self.empty = Some(empty);
-        Ok(())
+        let covered = empty.and_then(|empty| {
+            sys::mount::attach(empty.as_fd(), target.as_fd())?;
+            Ok(empty)
+        });
+        match covered {
+            Ok(empty) => {
+                self.empty.get_or_insert(empty);
+                Ok(())
+            }
+            // Until Linux 5.2.
+            Err(error) if error.errno() == Errno::ENOSYS => cover_by_mount_call(target),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes `path` read-only; nothing to do where there is none. Mounts below
@@ -85,21 +79,21 @@ impl Masks {
         let Some(target) = present(root, path)? else {
             return Ok(());
         };
-        let tree = match sys::mount::clone_tree(target.as_fd(), Path::new(""), true) {
-            Ok(tree) => tree,
+        // Attached first: until Linux 5.12 only then can it be changed.
+        let bound = sys::mount::clone_tree(target.as_fd(), Path::new(""), true).and_then(|tree| {
+            sys::mount::attach(tree.as_fd(), target.as_fd())?;
+            Ok(tree)
+        });
+        let tree = match bound {
             // Until Linux 5.2.
             Err(error) if error.errno() == Errno::ENOSYS => {
-                let on = by_number(target.as_fd());
-                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                sys::mount::mount(Some(&on), &on, None, flags, None)?;
-                let bound = root.find(path, Links::Follow)?;
-                return Ok(add_attributes(bound.as_fd(), Attributes::RDONLY)?);
+                let before = Before::look()?;
+                classic::bind_on_itself(target.as_fd())?;
+                before.check(root.find(path, Links::Follow)?, target.as_fd())?
             }
-            Err(error) => return Err(error.into()),
+            bound => bound?,
         };
-        // Attached first: until Linux 5.12 only then can it be changed.
-        sys::mount::attach(tree.as_fd(), target.as_fd())?;
-        Ok(add_attributes(tree.as_fd(), Attributes::RDONLY)?)
+        add_attributes(tree.as_fd(), Attributes::RDONLY)
     }
 }
 
@@ -110,6 +104,15 @@ fn present(root: &Root, path: &Path) -> sys::Result<Option<OwnedFd>> {
         Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Covers a directory by mount(2).
+fn cover_by_mount_call(target: &OwnedFd) -> Result<()> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    classic::named(target.as_fd(), |path| {
+        let tmpfs = Path::new("tmpfs");
+        sys::mount::mount(Some(tmpfs), path, Some("tmpfs"), flags, None)
+    })
 }
 
 /// An empty read-only tmpfs.

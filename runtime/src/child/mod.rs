@@ -29,6 +29,7 @@
 //! An `exec` takes the same list without those steps that make a container.
 //! Whatever fails is told to the parent, with the step; a panic too.
 
+mod classic;
 pub mod console;
 mod container;
 mod copy_up;

@@ -6,21 +6,19 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use rustix::fs::{CWD, FileType, PROC_SUPER_MAGIC};
+use rustix::fs::{CWD, FileType, OFlags, PROC_SUPER_MAGIC};
 
+use super::classic::{self, Before, PROC_ROOT_INODE};
 use super::copy_up;
 use super::root::{Found, Missing, Root};
 use super::rootfs::{by_number, refused};
 use crate::error::{Error, Kind, Result};
-use crate::plan::mount_options::{Attributes, Options, Superblock, Symlinks};
+use crate::plan::mount_options::{Attributes, Options, Superblock};
 use crate::plan::mounts::{Mount, What};
 use crate::sys;
 use crate::sys::file::{self, Links};
 use crate::sys::mount::{Change, FsContext};
 use crate::sys::mutation::Defence;
-
-/// The inode of a procfs' root directory.
-const PROC_ROOT_INODE: u64 = 1;
 
 /// The attributes that a bind mount takes from its options alone.
 const FREE: u64 = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
@@ -75,7 +73,12 @@ fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<
     if options.copy_up {
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
     }
-    sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
+    match sys::mount::attach(tree.as_fd(), target.fd.as_fd()) {
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            return by_mount_call(root, mount, &target, fstype, source, &options);
+        }
+        attached => attached?,
+    }
     Ok(dress(tree.as_fd(), &options, Place::Attached)?)
 }
 
@@ -180,6 +183,7 @@ fn by_mount_call(
     let flags = MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes);
     let data: Vec<String> = options.data.iter().map(data_word).collect();
     let data = data.join(",");
+    let before = Before::look()?;
     sys::mount::mount(
         Some(Path::new(source)),
         &by_number(target.fd.as_fd()),
@@ -190,6 +194,7 @@ fn by_mount_call(
             .map(String::as_str),
     )?;
     let tree = root.find(&mount.destination, Links::Follow)?;
+    let tree = before.check(tree, target.fd.as_fd())?;
     if options.copy_up {
         // The target's descriptor is still what is below the mount.
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
@@ -232,14 +237,32 @@ fn bind(
             Ok(tree) => tree,
             // Until Linux 5.2.
             Err(error) if error.errno() == Errno::ENOSYS => {
-                if symlinks != Symlinks::default() {
-                    return Err(error.into());
-                }
                 return bind_by_mount_call(root, mount, path, recursive, user_namespace);
             }
             Err(error) => return Err(error.into()),
         },
     };
+    let Some(missing) = bind_tree(root, mount, &tree, user_namespace)? else {
+        return Ok(());
+    };
+    match mount.what {
+        // What only a tree can carry.
+        What::Bind { idmap: Some(_), .. } => Err(missing.into()),
+        _ => bind_by_mount_call(root, mount, path, recursive, user_namespace),
+    }
+}
+
+/// Binds `tree`, which is attached nowhere. The error of move_mount(2) comes back
+/// where the kernel has none; nothing is mounted then.
+///
+/// # Errors
+/// Of the call that failed.
+pub(super) fn bind_tree(
+    root: &Root,
+    mount: &Mount,
+    tree: &OwnedFd,
+    user_namespace: bool,
+) -> Result<Option<sys::Error>> {
     let target = bind_target(root, mount, tree.as_fd())?;
     let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
     // Before anybody can see it, unless the kernel (until 5.12) can only
@@ -249,11 +272,14 @@ fn bind(
     if !late {
         dressed?;
     }
-    sys::mount::attach(tree.as_fd(), target.as_fd())?;
+    match sys::mount::attach(tree.as_fd(), target.as_fd()) {
+        Err(error) if error.errno() == Errno::ENOSYS => return Ok(Some(error)),
+        attached => attached?,
+    }
     if late {
         change(tree.as_fd(), attributes, &mount.options, Place::Attached)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// [`bind`] by mount(2).
@@ -264,18 +290,21 @@ fn bind_by_mount_call(
     recursive: bool,
     user_namespace: bool,
 ) -> Result<()> {
-    let source = file::open(path, rustix::fs::OFlags::PATH)?;
+    let symlinks = mount.options.symlinks;
+    let mut how = OFlags::PATH;
+    how.set(OFlags::NOFOLLOW, symlinks.source);
+    let source = file::open(path, how)?;
     let target = bind_target(root, mount, source.as_fd())?;
-    let mut flags = MsFlags::MS_BIND;
+    let mut flags = MsFlags::empty();
     flags.set(MsFlags::MS_REC, recursive);
-    sys::mount::mount(
-        Some(&by_number(source.as_fd())),
-        &by_number(target.as_fd()),
-        None,
-        flags,
-        None,
-    )?;
-    let tree = root.find(&mount.destination, Links::Follow)?;
+    let before = Before::look()?;
+    classic::bind(source.as_fd(), target.as_fd(), flags)?;
+    let links = match symlinks.source || symlinks.destination {
+        true => Links::NotLast,
+        false => Links::Follow,
+    };
+    let tree = root.find(&mount.destination, links)?;
+    let tree = before.check(tree, target.as_fd())?;
     let attributes = bind_attributes(tree.as_fd(), mount.options.attributes, user_namespace)?;
     Ok(change(
         tree.as_fd(),
@@ -433,28 +462,21 @@ fn dress(tree: BorrowedFd<'_>, options: &Options, place: Place) -> sys::Result<(
 }
 
 /// Adds attributes to the mount of which `fd` is the root.
-pub(super) fn add_attributes(fd: BorrowedFd<'_>, set: u64) -> sys::Result<()> {
+pub(super) fn add_attributes(fd: BorrowedFd<'_>, set: u64) -> Result<()> {
     let change = Change {
         set,
         ..Change::default()
     };
     match sys::mount::set_attributes(fd, &change) {
         Err(error) if error.errno() == Errno::ENOSYS => {}
-        done => return done,
+        done => return Ok(done?),
     }
     // Until Linux 5.12.
     let attributes = Attributes {
         set: attributes_of(fd)? | set,
         clear: 0,
     };
-    if FileType::from_raw_mode(file::stat(fd)?.st_mode) != FileType::Directory {
-        return set_by_remount(&by_number(fd), attributes);
-    }
-    // The root may be without a /proc by now.
-    file::change_directory(fd)?;
-    let done = set_by_remount(Path::new("."), attributes);
-    sys::call(nix::unistd::chdir("/"), || "chdir(\"/\")".to_owned())?;
-    done
+    classic::named(fd, |path| set_by_remount(path, attributes))
 }
 
 /// Sets the attributes of an attached mount by mount(2).

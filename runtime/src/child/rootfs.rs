@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use rustix::fs::{CWD, OFlags};
 
+use super::classic::{self, Before};
 use super::device;
 use super::masks::Masks;
 use super::mount;
@@ -172,21 +173,19 @@ fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
     if keeps_shared(rootfs.propagation) {
         make_parent_private(&rootfs.path)?;
     }
-    let tree = match sys::mount::clone_tree(CWD, &rootfs.path, true) {
-        Ok(tree) => tree,
+    let bound = sys::mount::clone_tree(CWD, &rootfs.path, true).and_then(|tree| {
+        sys::mount::attach(tree.as_fd(), dir.as_fd())?;
+        Ok(tree)
+    });
+    match bound {
         // Until Linux 5.2.
-        Err(error) if error.errno() == Errno::ENOSYS => return bound_root(&rootfs.path),
-        Err(error) => return Err(error.into()),
-    };
-    sys::mount::attach(tree.as_fd(), dir.as_fd())?;
-    Ok(tree)
-}
-
-/// [`own_root`] by mount(2).
-fn bound_root(path: &Path) -> Result<OwnedFd> {
-    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-    sys::mount::mount(Some(path), path, None, bind, None)?;
-    Ok(file::open(path, OFlags::PATH | OFlags::DIRECTORY)?)
+        Err(error) if error.errno() == Errno::ENOSYS => {
+            let before = Before::look()?;
+            classic::bind_on_itself(dir.as_fd())?;
+            before.check(file::open(&rootfs.path, flags)?, dir.as_fd())
+        }
+        bound => Ok(bound?),
+    }
 }
 
 /// Whether mounts of the namespace may stay shared with the host under this
