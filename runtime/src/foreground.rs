@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
 use crate::notify::Relay;
+use crate::sys::handle::Handle;
 use crate::sys::process::{self, Interest};
 use crate::sys::signal::Blocked;
 use crate::sys::{descriptors, terminal};
@@ -47,16 +48,15 @@ impl Foreground {
     pub fn supervise(
         &self,
         pid: Pid,
-        pidfd: BorrowedFd<'_>,
+        process: &Handle,
         master: Option<OwnedFd>,
         mut relay: Option<Relay>,
     ) -> Result<u8> {
         let mut terminal = master.map(Terminal::take).transpose()?;
         loop {
-            let mut watched = vec![
-                (self.signals.as_fd(), Interest::Read),
-                (pidfd, Interest::Read),
-            ];
+            let mut watched = vec![(self.signals.as_fd(), Interest::Read)];
+            // Without it SIGCHLD tells.
+            watched.extend(process.pollable().map(|end| (end, Interest::Read)));
             watched.extend(relay.iter().map(|relay| (relay.as_fd(), Interest::Read)));
             let first = watched.len();
             if let Some(terminal) = &terminal {
@@ -71,7 +71,7 @@ impl Foreground {
             if relay.as_ref().map(|relay| relay.pass(ours)).transpose()? == Some(true) {
                 relay = None;
             }
-            self.forward_signals(pidfd, terminal.as_ref())?;
+            self.forward_signals(process, terminal.as_ref())?;
             if let Some(code) = reap(pid)? {
                 if let Some(terminal) = &mut terminal {
                     terminal.drain();
@@ -82,7 +82,7 @@ impl Foreground {
     }
 
     /// Passes on what was sent to us.
-    fn forward_signals(&self, pidfd: BorrowedFd<'_>, terminal: Option<&Terminal>) -> Result<()> {
+    fn forward_signals(&self, process: &Handle, terminal: Option<&Terminal>) -> Result<()> {
         while let Some(signal) = self.signals.next()? {
             match signal {
                 libc::SIGCHLD => {}
@@ -90,7 +90,7 @@ impl Foreground {
                     terminal.into_iter().for_each(Terminal::copy_size);
                 }
                 // A process that has ended takes no signal.
-                signal => drop(process::pidfd_send_signal(pidfd, signal)),
+                signal => drop(process.signal(signal)),
             }
         }
         Ok(())

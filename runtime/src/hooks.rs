@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hooks::Hook;
 use crate::sys::descriptors::{self, CloseRange};
+use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Clone, Ended, Forked};
 use crate::sys::signal;
@@ -83,7 +84,7 @@ pub fn run_all(moment: &str, hooks: &[Hook], state: &[u8], env: &[CString]) -> R
 /// A hook that is running, with our ends of its pipes.
 struct Running {
     pid: Pid,
-    pidfd: OwnedFd,
+    handle: Handle,
     stdin: Option<OwnedFd>,
     output: Option<OwnedFd>,
     printed: Vec<u8>,
@@ -131,8 +132,8 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
     let [stdin_read, output_write, status_write] =
         [stdin_read, output_write, status_write].map(|fd| descriptors::move_above(fd, 3));
     let (stdin_read, output_write, status_write) = (stdin_read?, output_write?, status_write?);
-    let (pid, pidfd) = match process::fork(&Clone::default())? {
-        Forked::Parent(pid, pidfd) => (pid, pidfd),
+    let (pid, handle) = match process::fork(&Clone::default())? {
+        Forked::Parent(pid, handle) => (pid, handle),
         Forked::Child => {
             let stdio = [stdin_read.as_fd(), output_write.as_fd()];
             let Err(error) = execute(hook, env, stdio);
@@ -144,7 +145,7 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
     descriptors::set_nonblocking(stdin_write.as_fd())?;
     let mut running = Running {
         pid,
-        pidfd,
+        handle,
         stdin: Some(stdin_write),
         output: Some(output_read),
         printed: vec![],
@@ -194,11 +195,9 @@ impl Running {
         } else {
             milliseconds
         };
-        let mut watched = vec![self.pidfd.as_fd()];
-        watched.extend(self.output.as_ref().map(AsFd::as_fd));
-        let ready = process::poll_readable(&watched, Some(wait))?;
-        let (ended, readable) = (ready[0], ready.get(1) == Some(&true));
-        if readable && !ended {
+        let output = self.output.as_ref().map(AsFd::as_fd);
+        let (ended, readable) = self.handle.poll_end(output.as_slice(), Some(wait))?;
+        if readable == [true] && !ended {
             self.read_output();
         }
         Ok(ended)
@@ -227,7 +226,7 @@ impl Running {
             }
             self.read_output();
         }
-        let ended = process::wait(self.pidfd.as_fd())?;
+        let ended = self.handle.wait()?;
         if ended == Ended::Exited(0) {
             return Ok(());
         }
@@ -245,7 +244,7 @@ impl Running {
         if !Defence::HookGroup.is_out() {
             let _ = process::kill_group(self.pid, Signal::SIGKILL);
         }
-        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        let _ = process::wait(self.pidfd.as_fd());
+        let _ = self.handle.signal(libc::SIGKILL);
+        let _ = self.handle.wait();
     }
 }

@@ -16,7 +16,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
-use crate::sys::{self, descriptors, process};
+use crate::sys::handle::Handle;
+use crate::sys::{self, descriptors};
 
 /// The socket's file in its directory; the container sees it as
 /// `/run/notify/notify.sock`.
@@ -67,13 +68,13 @@ impl Relay {
     ///
     /// # Errors
     /// A manager that can't be reached.
-    pub fn wait(&self, init: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    pub fn wait(&self, init: &Handle, pid: i32) -> Result<()> {
         loop {
-            let ready = process::poll_readable(&[self.socket.as_fd(), init], None)?;
+            let (ended, _) = init.poll_end(&[self.socket.as_fd()], None)?;
             if self.pass(pid)? {
                 return self.barrier(init);
             }
-            if ready[1] {
+            if ended {
                 return Ok(());
             }
         }
@@ -107,13 +108,13 @@ impl Relay {
     /// Waits until the manager has read all that was sent, which it checks
     /// against the sender while that lives: it then closes the descriptor that
     /// comes with `BARRIER=1` (sd_notify_barrier(3)).
-    fn barrier(&self, init: BorrowedFd<'_>) -> Result<()> {
+    fn barrier(&self, init: &Handle) -> Result<()> {
         let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
         let (ours, theirs) = descriptors::pipe()?;
         descriptors::send(manager.as_fd(), b"BARRIER=1", Some(theirs.as_fd()))?;
         drop::<OwnedFd>(theirs);
         // A manager that knows no barriers closes it just the same, or never.
-        process::poll_readable(&[ours.as_fd(), init], Some(BARRIER_MS))?;
+        init.poll_end(&[ours.as_fd()], Some(BARRIER_MS))?;
         Ok(())
     }
 }

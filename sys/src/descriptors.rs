@@ -53,16 +53,13 @@ pub fn close_range(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
     }
 }
 
-/// [`close_range`] by the list in `/proc/self/fd`.
+/// [`close_range`] one by one: those in `/proc/self/fd`, or all there can be
+/// where no procfs lists them. A container's root may have anything there.
 fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
-    let entries = call(std::fs::read_dir("/proc/self/fd"), || {
-        "readdir(\"/proc/self/fd\")".to_owned()
-    })?;
-    let open: Vec<RawFd> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| (first..=last).contains(fd))
-        .collect();
-    for fd in open {
+    for fd in listed()?.unwrap_or_else(|| (first..=last.min(MOST)).collect()) {
+        if !(first..=last).contains(&fd) {
+            continue;
+        }
         match how {
             CloseRange::Close => {
                 // SAFETY: closing by number is this function's purpose; a number
@@ -76,6 +73,40 @@ fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The highest descriptor that is looked at one by one: what fs.nr_open allows
+/// unless somebody has raised it (proc_sys_fs(5)).
+const MOST: RawFd = 1 << 20;
+
+/// Our open descriptors, if a procfs tells.
+fn listed() -> Result<Option<Vec<RawFd>>> {
+    use nix::dir::Dir;
+    use nix::fcntl::OFlag;
+    let path = "/proc/self/fd";
+    let describe = || format!("readdir({path:?})");
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(fd) = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) else {
+        return Ok(None);
+    };
+    let genuine = nix::sys::statfs::fstatfs(&fd)
+        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
+    if !genuine {
+        return Ok(None);
+    }
+    let mut listing = call(Dir::from_fd(fd), describe)?;
+    let mut open = Vec::new();
+    for entry in listing.iter() {
+        let entry = call(entry, describe)?;
+        open.extend(
+            entry
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|name| name.parse::<RawFd>().ok()),
+        );
+    }
+    Ok(Some(open))
 }
 
 /// Makes `target` a copy of `fd`, without close-on-exec; what `target` was

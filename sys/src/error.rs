@@ -35,11 +35,36 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.call, words(self.errno))
+        write!(f, "{}: {}", self.call, words(self.errno))?;
+        match (self.errno, since(&self.call)) {
+            (Errno::ENOSYS, Some(version)) => write!(f, " before Linux {version}"),
+            _ => Ok(()),
+        }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Since when the kernel has `call`, for calls that may be missing.
+fn since(call: &str) -> Option<&'static str> {
+    let name = call.split('(').next()?;
+    let young = [
+        ("pidfd_send_signal", "5.1"),
+        ("fsopen", "5.2"),
+        ("fsconfig", "5.2"),
+        ("fsmount", "5.2"),
+        ("open_tree", "5.2"),
+        ("move_mount", "5.2"),
+        ("clone3", "5.3"),
+        ("pidfd_open", "5.3"),
+        ("openat2", "5.6"),
+        ("pidfd_getfd", "5.6"),
+        ("close_range", "5.9"),
+        ("mount_setattr", "5.12"),
+    ];
+    let found = young.iter().find(|(young, _)| *young == name);
+    found.map(|(_, version)| *version)
+}
 
 /// The errno's description with a lower-case first letter, as Go prints it:
 /// Podman and containerd search the text for `permission denied`,
@@ -111,6 +136,31 @@ mod tests {
         ] {
             let error = Error::new("mkdirat([5], \"a\")", errno);
             assert_eq!(error.to_string(), format!("mkdirat([5], \"a\"): {text}"));
+        }
+    }
+
+    #[test]
+    fn a_missing_call_says_which_kernel_has_it() {
+        for (call, errno, text) in [
+            (
+                "pidfd_open()",
+                Errno::ENOSYS,
+                "function not implemented before Linux 5.3",
+            ),
+            (
+                "mount_setattr([3])",
+                Errno::ENOSYS,
+                "function not implemented before Linux 5.12",
+            ),
+            (
+                "mount_setattr([3])",
+                Errno::EPERM,
+                "operation not permitted",
+            ),
+            ("keyctl(1)", Errno::ENOSYS, "function not implemented"),
+        ] {
+            let error = Error::new(call, errno);
+            assert_eq!(error.to_string(), format!("{call}: {text}"));
         }
     }
 }

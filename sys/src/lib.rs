@@ -17,6 +17,7 @@ pub mod directory;
 mod error;
 pub mod executable;
 pub mod file;
+pub mod handle;
 pub mod keyring;
 pub mod loop_device;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! Processes: made by clone3, named by pidfds, ended and waited for.
+//! Processes: made by clone3, looked at, ended and waited for.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -9,14 +9,14 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::handle::Handle;
 use super::{Error, Result, call};
 
 /// What clone3 is asked for.
 #[derive(Debug, Default)]
 pub struct Clone<'fd> {
-    /// `CLONE_NEW...` and `CLONE_PARENT`. `CLONE_PIDFD` is always added,
-    /// `CLONE_VM` is refused: nothing that enters a container may share our
-    /// memory.
+    /// `CLONE_NEW...`. `CLONE_PIDFD` is always added, `CLONE_VM` is refused:
+    /// nothing that enters a container may share our memory.
     pub flags: u64,
     /// A cgroup v2 directory to be born in (Linux 5.7).
     pub cgroup: Option<BorrowedFd<'fd>>,
@@ -26,8 +26,8 @@ pub struct Clone<'fd> {
 #[derive(Debug)]
 pub enum Forked {
     /// In the parent: the child's pid, as the caller's pid namespace sees it,
-    /// and a descriptor for it.
-    Parent(Pid, OwnedFd),
+    /// and the child, held.
+    Parent(Pid, Handle),
     /// In the child, which has a copy of everything.
     Child,
 }
@@ -40,18 +40,54 @@ pub enum Forked {
 /// # Errors
 /// Those of clone3 and clone, `EINVAL` for `CLONE_VM`.
 pub fn fork(clone: &Clone<'_>) -> Result<Forked> {
-    match clone3(clone) {
-        Err(error)
-            if clone.cgroup.is_none() && matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) =>
-        {
-            clone_legacy(clone.flags)
+    let made = match clone3(clone) {
+        Err(error) if clone.cgroup.is_none() && is_refused(&error) => {
+            (clone_legacy(clone.flags)?, None)
         }
-        forked => forked,
+        made => made?,
+    };
+    let Some(pid) = made.0 else {
+        return Ok(Forked::Child);
+    };
+    let handle = match made.1 {
+        Some(pidfd) => Ok(Handle::from_pidfd(pidfd)),
+        None => Handle::open_child(pid),
+    };
+    match handle {
+        Ok(handle) => Ok(Forked::Parent(pid, handle)),
+        Err(error) => {
+            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(error)
+        }
     }
 }
 
-/// Makes a child by clone3(2), straight in its namespaces and cgroup.
-fn clone3(clone: &Clone<'_>) -> Result<Forked> {
+/// Makes a child of our parent, a sibling of this process, by [`fork`]'s ways:
+/// its pid, or in the sibling `None`.
+///
+/// # Errors
+/// As for [`fork`].
+pub fn fork_sibling(flags: u64) -> Result<Option<Pid>> {
+    let flags = flags | u64::from(libc::CLONE_PARENT.cast_unsigned());
+    let clone = Clone {
+        flags,
+        cgroup: None,
+    };
+    match clone3(&clone) {
+        Err(error) if is_refused(&error) => clone_legacy(flags),
+        made => Ok(made?.0),
+    }
+}
+
+/// Whether there is no clone3, as a kernel or a filter says it.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENOSYS | Errno::EPERM)
+}
+
+/// Makes a child by clone3(2), straight in its namespaces and cgroup: its pid,
+/// or in the child `None`, and its pidfd.
+fn clone3(clone: &Clone<'_>) -> Result<(Option<Pid>, Option<OwnedFd>)> {
     let describe = || {
         let cgroup = clone
             .cgroup
@@ -95,50 +131,36 @@ fn clone3(clone: &Clone<'_>) -> Result<Forked> {
             mem::size_of::<libc::clone_args>(),
         )
     };
-    forked(pid, pidfd).map_err(|errno| Error::new(describe(), errno))
+    let pid = forked(pid).map_err(|errno| Error::new(describe(), errno))?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else
+    // knows its number.
+    let pidfd = pid.map(|_| unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok((pid, pidfd))
 }
 
 /// `CLONE_INTO_CGROUP`, which libc gives as a signed constant too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child by clone(2).
-fn clone_legacy(flags: u64) -> Result<Forked> {
-    let flags = flags | u64::from(libc::CLONE_PIDFD.cast_unsigned());
+/// Makes a child by clone(2), without a pidfd: the first ones (Linux 5.2) can't
+/// be polled.
+fn clone_legacy(flags: u64) -> Result<Option<Pid>> {
     let exit_signal = if flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) == 0 {
         u64::from(libc::SIGCHLD.cast_unsigned())
     } else {
         0
     };
-    let mut pidfd: i32 = -1;
-    // SAFETY: as for clone3: no CLONE_VM (checked by the caller's clone3), a
-    // null stack means a copy of this one, and with CLONE_PIDFD the kernel
-    // writes one int to the third argument.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone,
-            flags | exit_signal,
-            0,
-            &raw mut pidfd,
-            0,
-            0,
-        )
-    };
-    forked(pid, pidfd)
-        .map_err(|errno| Error::new(format!("clone({})", clone_flag_names(flags)), errno))
+    // SAFETY: as for clone3: no CLONE_VM (checked by the caller's clone3), and a
+    // null stack means a copy of this one.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags | exit_signal, 0, 0, 0, 0) };
+    forked(pid).map_err(|errno| Error::new(format!("clone({})", clone_flag_names(flags)), errno))
 }
 
-/// Reads what a raw clone returned.
-fn forked(pid: libc::c_long, pidfd: i32) -> std::result::Result<Forked, Errno> {
+/// Reads what a raw clone returned: the pid, or in the child `None`.
+fn forked(pid: libc::c_long) -> std::result::Result<Option<Pid>, Errno> {
     match pid {
-        0 => Ok(Forked::Child),
-        pid if pid > 0 => {
-            // SAFETY: the kernel has just made this descriptor for us and
-            // nobody else knows its number.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            // A pid is at most 2^22 (proc(5), pid_max).
-            let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
-            Ok(Forked::Parent(pid, pidfd))
-        }
+        0 => Ok(None),
+        // A pid is at most 2^22 (proc(5), pid_max).
+        pid if pid > 0 => Ok(Some(Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)))),
         _ => Err(Errno::last()),
     }
 }
@@ -179,58 +201,6 @@ pub fn is_single_threaded() -> Result<bool> {
     Ok(stat.st_nlink == 3)
 }
 
-/// A descriptor for the process `pid` (Linux 5.3).
-///
-/// # Errors
-/// `ESRCH` if there is none.
-pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
-    // SAFETY: two integers in, a new descriptor or -1 out.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(Error::new(format!("pidfd_open({pid})"), Errno::last())),
-    }
-}
-
-/// Sends `signal`, a number so that real-time signals can be named; 0 only
-/// checks (Linux 5.1).
-///
-/// # Errors
-/// `ESRCH` if the process is gone, `EINVAL` for a number that is no signal.
-pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: integers and a null siginfo, which the kernel fills in itself.
-    let sent = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    };
-    call(Errno::result(sent).map(drop), || {
-        format!("pidfd_send_signal([{}], {signal})", pidfd.as_raw_fd())
-    })
-}
-
-/// A copy of descriptor `number` of the process behind `pidfd` (Linux 5.6).
-///
-/// # Errors
-/// `EPERM` without ptrace access, `EBADF` if it has no such descriptor.
-pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
-    // SAFETY: three integers in, a new descriptor or -1 out.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => {
-            let text = format!("pidfd_getfd([{}], {number})", pidfd.as_raw_fd());
-            Err(Error::new(text, Errno::last()))
-        }
-    }
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -261,36 +231,6 @@ impl std::fmt::Display for Ended {
             },
         }
     }
-}
-
-/// Waits for the child behind `pidfd` to end, and reaps it (Linux 5.4).
-///
-/// # Errors
-/// `ECHILD` if it is no child of ours or was reaped before.
-pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended> {
-    let id = libc::id_t::from(pidfd.as_raw_fd().cast_unsigned());
-    // SAFETY: siginfo_t is integers and pointers that are never followed; all
-    // zero is a value.
-    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    loop {
-        // SAFETY: the kernel writes one siginfo_t.
-        let waited = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) };
-        match Errno::result(waited) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => {
-                return Err(Error::new(format!("waitid(P_PIDFD, [{id}])"), errno));
-            }
-            Ok(_) => break,
-        }
-    }
-    // SAFETY: after a successful waitid these are the fields of a SIGCHLD.
-    let status = unsafe { info.si_status() };
-    let status = u8::try_from(status & 0xff).unwrap_or(u8::MAX);
-    Ok(if info.si_code == libc::CLD_EXITED {
-        Ended::Exited(status)
-    } else {
-        Ended::Killed(status)
-    })
 }
 
 /// Reaps one child that has ended, if there is one.
@@ -448,7 +388,7 @@ pub fn stat(pid: Pid) -> Result<Stat> {
 
 /// The command's name, in brackets, may hold anything, so fields are counted
 /// from the last bracket.
-fn parse_stat(text: &[u8]) -> Option<Stat> {
+pub(super) fn parse_stat(text: &[u8]) -> Option<Stat> {
     let after = text.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&text[after..])
         .ok()?

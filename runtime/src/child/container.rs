@@ -16,8 +16,7 @@ use crate::error::{Context, Result};
 use crate::hooks::{self, State};
 use crate::plan::Plan;
 use crate::plan::namespaces::NamespaceType;
-use crate::sys::process::{self, Clone, Forked};
-use crate::sys::{self, credentials, file, namespace};
+use crate::sys::{self, credentials, file, namespace, process};
 
 /// A container in the making.
 #[derive(Debug)]
@@ -144,18 +143,13 @@ fn enter_namespaces(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()>
 /// # Errors
 /// Those of clone3.
 pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
-    let flags = flags | CloneFlags::CLONE_PARENT;
-    let clone = Clone {
-        flags: u64::from(flags.bits().cast_unsigned()),
-        cgroup: None,
-    };
-    match process::fork(&clone)? {
-        Forked::Parent(pid, _) => {
+    match process::fork_sibling(u64::from(flags.bits().cast_unsigned()))? {
+        Some(pid) => {
             // A parent that is gone has nothing to ask.
             let told = life.channel.born(pid.as_raw());
             process::exit_now(i32::from(told.is_err()))
         }
-        Forked::Child => {
+        None => {
             isolation::guard(life.unprivileged)?;
             life.wait()?;
             if life.unprivileged {

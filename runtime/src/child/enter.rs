@@ -7,13 +7,14 @@ use nix::sched::CloneFlags;
 use super::progress::Step;
 use super::{Life, console, container, identity, lsm, namespaces};
 use crate::error::{Context, Result};
-use crate::sys::{self, file, namespace};
+use crate::sys::handle::Handle;
+use crate::sys::{self, file};
 
 /// A running container to enter.
 #[derive(Debug)]
 pub struct Joined {
-    /// A pidfd of its init.
-    pub init: OwnedFd,
+    /// Its init.
+    pub init: Handle,
     /// The namespaces in which it differs from the runtime.
     pub namespaces: CloneFlags,
     /// The root to enter by chroot(2), where the container has no mount
@@ -30,8 +31,8 @@ pub(super) fn enter(life: &Life<'_>, joined: &Joined) -> Result<()> {
     life.progress.reach(Step::Namespaces);
     // One call for all, the user namespace first (Linux 5.8).
     if !joined.namespaces.is_empty() {
-        namespace::setns(joined.init.as_fd(), joined.namespaces)
-            .context(|| "enter the container's namespaces")?;
+        let entered = joined.init.enter(joined.namespaces);
+        entered.context(|| "enter the container's namespaces")?;
     }
     if let Some(root) = &joined.root {
         file::change_directory(root.as_fd())?;

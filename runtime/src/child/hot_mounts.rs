@@ -16,7 +16,8 @@ use super::{mount, namespaces};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::mounts::{Mount, What};
 use crate::sys::file::{self, Links};
-use crate::sys::{self, ToErrno, credentials, namespace};
+use crate::sys::handle::Handle;
+use crate::sys::{self, ToErrno, credentials};
 
 /// What to do, and where.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub struct Work {
     pub user_namespace: bool,
     /// The host's /proc.
     pub procfs: OwnedFd,
-    /// A pidfd of the container's init.
-    pub init: OwnedFd,
+    /// The container's init.
+    pub init: Handle,
 }
 
 /// Enters the container and does the work.
@@ -42,8 +43,8 @@ pub struct Work {
 pub fn perform(work: &Work) -> Result<()> {
     credentials::set_parent_death_signal(libc::SIGKILL)?;
     credentials::set_dumpable(false)?;
-    namespace::setns(work.init.as_fd(), work.namespaces)
-        .context(|| "enter the container's namespaces")?;
+    let entered = work.init.enter(work.namespaces);
+    entered.context(|| "enter the container's namespaces")?;
     if work.user_namespace {
         namespaces::become_root()?;
     }

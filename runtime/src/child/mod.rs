@@ -188,7 +188,7 @@ impl Child<'_> {
         match &self.entry {
             Entry::Container(container) => kept.extend(container.descriptors()),
             Entry::Running(joined) => {
-                kept.push(joined.init.as_fd());
+                kept.extend(joined.init.descriptor());
                 kept.extend(joined.root.as_ref().map(AsFd::as_fd));
             }
         }

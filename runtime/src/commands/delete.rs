@@ -1,7 +1,5 @@
 //! `rrun delete`: what a container holds, given back.
 
-use std::os::fd::AsFd;
-
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
@@ -12,7 +10,6 @@ use crate::log::Log;
 use crate::plan::hooks::{Hook, Hooks};
 use crate::spec::Spec;
 use crate::state::{Locked, Record, Root, Status};
-use crate::sys::process;
 use crate::timing;
 
 /// How long a killed process may take to be gone, in milliseconds: writing a
@@ -132,7 +129,7 @@ fn kill_init(record: &Record) -> Result<()> {
     let Some(init) = record.open_init()? else {
         return Ok(());
     };
-    match process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+    match init.signal(libc::SIGKILL) {
         Err(error) if error.errno() != Errno::ESRCH => return Err(error.into()),
         _ => {}
     }
@@ -142,7 +139,7 @@ fn kill_init(record: &Record) -> Result<()> {
     {
         cgroup.thaw()?;
     }
-    if process::poll_readable(&[init.as_fd()], Some(PATIENCE))? == [true] {
+    if init.poll_end(&[], Some(PATIENCE))?.0 {
         return Ok(());
     }
     let pid = record.init.map_or(0, |init| init.pid);

@@ -1,7 +1,7 @@
 //! `rrun events`: what the container uses, again and again, and when it runs
 //! out of memory; a line of JSON each.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::state::{Root, Status};
 use crate::sys;
+use crate::sys::handle::Handle;
 
 /// One line (runc's types/events.go).
 #[derive(Debug, Serialize)]
@@ -60,7 +61,7 @@ pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
 /// and the end of `init`.
 fn stream(
     cgroup: &Cgroup,
-    mut init: Option<OwnedFd>,
+    mut init: Option<Handle>,
     log: &Log,
     interval: Duration,
     id: &str,
@@ -76,10 +77,8 @@ fn stream(
     };
     let mut next = Instant::now() + interval;
     loop {
-        let watched = oom.iter().map(|watch| watch.fd());
-        let fds: Vec<BorrowedFd<'_>> = init.iter().map(AsFd::as_fd).chain(watched).collect();
-        let ready = wait(&fds, next)?;
-        if init.is_some() && ready.first() == Some(&true) {
+        let watched = oom.as_ref().map(|watch| watch.fd());
+        if wait(init.as_ref(), watched.as_slice(), next)? {
             // Others may live on, in a shared pid namespace.
             init = None;
         }
@@ -98,13 +97,20 @@ fn stream(
     }
 }
 
-/// Waits for one of `fds`, at most until `deadline`: which are ready.
-fn wait(fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<Vec<bool>> {
+/// Waits for one of `fds` or the end of `process`, at most until `deadline`:
+/// whether it ended.
+fn wait(process: Option<&Handle>, fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool> {
     let left = deadline.saturating_duration_since(Instant::now());
     // Rounded up, so that a wait is never over before its time; a longer one
     // than poll takes is waited for in parts.
     let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-    Ok(sys::process::poll_readable(fds, Some(left))?)
+    match process {
+        Some(process) => Ok(process.poll_end(fds, Some(left))?.0),
+        None => {
+            sys::process::poll_readable(fds, Some(left))?;
+            Ok(false)
+        }
+    }
 }
 
 fn line(kind: &str, id: &str, data: Option<Stats>) -> Result<()> {

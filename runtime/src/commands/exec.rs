@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsFd;
 
 use nix::unistd::Pid;
 
@@ -39,7 +38,7 @@ pub fn execute(global: &Global, log: &Log, args: &Exec) -> Result<u8> {
         return Ok(0);
     };
     let terminal = newborn.terminal.take();
-    let code = foreground.supervise(newborn.pid, newborn.pidfd.as_fd(), terminal, None);
+    let code = foreground.supervise(newborn.pid, &newborn.handle, terminal, None);
     timing::mark("program");
     code
 }

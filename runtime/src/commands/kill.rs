@@ -1,7 +1,5 @@
 //! `rrun kill`: a signal for the container's first process, or for all.
 
-use std::os::fd::AsFd;
-
 use nix::errno::Errno;
 
 use super::delete::open_cgroup;
@@ -9,7 +7,6 @@ use super::processes;
 use crate::cli::{Global, Kill};
 use crate::error::{Error, Kind, Result};
 use crate::state::{Record, Root};
-use crate::sys::process;
 
 /// Sends the signal.
 ///
@@ -34,7 +31,7 @@ fn not_running() -> Error {
 
 fn signal_init(record: &Record, signal: i32) -> Result<()> {
     let init = record.open_init()?.ok_or_else(not_running)?;
-    match process::pidfd_send_signal(init.as_fd(), signal) {
+    match init.signal(signal) {
         Err(error) if error.errno() == Errno::ESRCH => return Err(not_running()),
         sent => sent?,
     }

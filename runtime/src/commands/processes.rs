@@ -2,7 +2,6 @@
 //! one (rootless), those of its pid namespace; without that either, its first
 //! process alone.
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
@@ -12,7 +11,8 @@ use super::delete::open_cgroup;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::state::Record;
-use crate::sys::{self, process};
+use crate::sys;
+use crate::sys::handle::Handle;
 
 /// Lists them, as this process's pid namespace numbers them.
 ///
@@ -43,8 +43,8 @@ pub(super) fn signal(record: &Record, signal: i32) -> Result<()> {
     };
     let home = Home::of(record, init)?;
     for pid in home.pids()? {
-        let sent = process::pidfd_open(pid).and_then(|pidfd| match home.holds(pid) {
-            true => process::pidfd_send_signal(pidfd.as_fd(), signal),
+        let sent = Handle::open(pid).and_then(|process| match home.holds(pid) {
+            true => process.signal(signal),
             // The number has become another's before it was opened.
             false => Ok(()),
         });

@@ -1,7 +1,5 @@
 //! `rrun run`: create, start and, in the foreground, everything until the end.
 
-use std::os::fd::AsFd;
-
 use super::delete::destroy_after;
 use super::launch::{Launched, Start, launch};
 use crate::cli::{Global, Run};
@@ -62,13 +60,13 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
     let container = container.unlock()?;
     let Some(foreground) = foreground else {
         if let Some(relay) = relay {
-            relay.wait(created.init.pidfd.as_fd(), created.init.pid.as_raw())?;
+            relay.wait(&created.init.handle, created.init.pid.as_raw())?;
         }
         return Ok(0);
     };
     let terminal = created.init.terminal.take();
-    let (pid, pidfd) = (created.init.pid, created.init.pidfd.as_fd());
-    let code = foreground.supervise(pid, pidfd, terminal, relay)?;
+    let (pid, handle) = (created.init.pid, &created.init.handle);
+    let code = foreground.supervise(pid, handle, terminal, relay)?;
     timing::mark("program");
     if !run.keep {
         clean_up(log, container, &record, &plan.hooks.poststop).context(|| "delete")?;

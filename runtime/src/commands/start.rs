@@ -1,6 +1,6 @@
 //! `rrun start`: opens the gate of a created container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -17,7 +17,8 @@ use crate::parent::gate;
 use crate::plan::hooks::Hooks;
 use crate::spec::Spec;
 use crate::state::{CONFIG, Locked, Record, Root, Status};
-use crate::sys::{descriptors, directory, process};
+use crate::sys::handle::Handle;
+use crate::sys::{descriptors, directory};
 use crate::timing;
 
 /// Starts the program of the container.
@@ -67,7 +68,7 @@ fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result
         return Ok(());
     };
     match init.open()? {
-        Some(pidfd) => relay.wait(pidfd.as_fd(), init.pid),
+        Some(process) => relay.wait(&process, init.pid),
         None => Ok(()),
     }
 }
@@ -103,7 +104,7 @@ fn open_gate(container: &Locked, record: &Record) -> Result<()> {
 }
 
 /// All that the process says before its execve, or its death, closes the pipe.
-fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Vec<u8>> {
+fn answer(result: BorrowedFd<'_>, init: &Handle) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     loop {
         let mut buffer = [0_u8; 4096];
@@ -112,7 +113,7 @@ fn answer(result: BorrowedFd<'_>, init: &OwnedFd) -> Result<Vec<u8>> {
             Ok(length) => text.extend_from_slice(&buffer[..length]),
             // Nothing yet: until the pipe or the process ends.
             Err(error) if error.errno() == Errno::EAGAIN => {
-                process::poll_readable(&[result, init.as_fd()], None)?;
+                init.poll_end(&[result], None)?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -1,11 +1,12 @@
 //! Making a new process known: its pid in a file, its pidfd over a socket.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
+use crate::sys::handle::Handle;
 use crate::sys::{self, descriptors};
 
 /// Where a new process is made known.
@@ -22,13 +23,15 @@ impl Announce {
     ///
     /// # Errors
     /// A file that can't be written, a socket that nobody listens on.
-    pub fn publish(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
+    pub fn publish(&self, pid: Pid, handle: &Handle) -> Result<()> {
         if let Some(path) = &self.pid_file {
             write_pid(path, pid).context(|| format!("write pid file {path:?}"))?;
         }
         if let Some(path) = &self.pidfd_socket {
             let socket = descriptors::connect_stream(path)?;
-            descriptors::send(socket.as_fd(), b"pidfd", Some(pidfd))
+            handle
+                .pidfd()
+                .and_then(|pidfd| descriptors::send(socket.as_fd(), b"pidfd", Some(pidfd)))
                 .context(|| format!("send pidfd to {path:?}"))?;
         }
         Ok(())

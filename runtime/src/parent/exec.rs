@@ -1,13 +1,13 @@
 //! One more process in a running container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use rustix::fs::OFlags;
 
-use super::newborn::{Birth, Newborn, give_birth};
+use super::newborn::{Birth, Newborn, PidNamespace, give_birth};
 use super::{Options, raise_limits, seccomp_agent, set_oom_score};
 use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
@@ -18,14 +18,15 @@ use crate::error::Result;
 use crate::hooks::State;
 use crate::plan::exec::Exec;
 use crate::seal;
-use crate::sys::{file, process};
+use crate::sys::file;
+use crate::sys::handle::Handle;
 use crate::timing;
 
 /// The container to enter.
 #[derive(Debug)]
 pub struct Target<'a> {
-    /// A pidfd of its init.
-    pub init: OwnedFd,
+    /// Its init.
+    pub init: Handle,
     /// Its pid.
     pub pid: Pid,
     /// Its cgroup, or the one below it that was asked for.
@@ -62,9 +63,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     } else {
         None
     };
-    let pid_namespace = pid_namespace.transpose().map_err(|error| {
-        crate::sys::Error::new("dup(pidfd)", crate::sys::ToErrno::errno(&error))
-    })?;
+    let pid_namespace = pid_namespace.transpose()?;
     let entrance = cgroup.entrance()?;
     let scheduled_by_parent = plan.namespaces.contains(CloneFlags::CLONE_NEWUSER) && !rootless;
     settle_initial_cpus(&plan.process.scheduling)?;
@@ -84,7 +83,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             unprivileged: false,
         },
         entry: Entry::Running(Joined {
-            root: own_root(plan.namespaces, pid, init.as_fd())?,
+            root: own_root(plan.namespaces, pid, &init)?,
             init,
             namespaces,
             second_fork,
@@ -93,7 +92,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     let birth = Birth {
         flags: CloneFlags::empty(),
         cgroup: entrance.born_in,
-        pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
+        pid_namespace: pid_namespace.as_ref().map(PidNamespace::Of),
     };
     let mut newborn = give_birth(&birth, child, ours)?;
     timing::mark("birth");
@@ -102,7 +101,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             true => set_priorities(newborn.pid, &plan.process.scheduling),
             false => Ok(()),
         })
-        .and_then(|()| announce.publish(newborn.pid, newborn.pidfd.as_fd()));
+        .and_then(|()| announce.publish(newborn.pid, &newborn.handle));
     match settled {
         Ok(()) => {
             timing::mark("child is set up");
@@ -116,7 +115,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
 }
 
 /// The root directory of the init `pid`, if no mount namespace brings it.
-fn own_root(namespaces: CloneFlags, pid: Pid, init: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+fn own_root(namespaces: CloneFlags, pid: Pid, init: &Handle) -> Result<Option<OwnedFd>> {
     if namespaces.contains(CloneFlags::CLONE_NEWNS) {
         return Ok(None);
     }
@@ -124,7 +123,7 @@ fn own_root(namespaces: CloneFlags, pid: Pid, init: BorrowedFd<'_>) -> Result<Op
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let root = file::open(Path::new(&path), flags)?;
     // Only now: if init still lives, the pid was its all the time.
-    process::pidfd_send_signal(init, 0)?;
+    init.signal(0)?;
     Ok(Some(root))
 }
 

@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -23,15 +23,16 @@ use crate::child::hot_mounts::{self, Work};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hot_mounts::HotMounts;
 use crate::plan::mounts::What;
+use crate::sys::handle::Handle;
 use crate::sys::process::{self, Ended, Forked};
 use crate::sys::{self, descriptors, file};
 
-/// Does what `planned` says in the container of which `init` is a pidfd.
+/// Does what `planned` says in the container of `init`.
 ///
 /// # Errors
 /// A source that can't be opened, whatever the child met; then nothing is
 /// left of what was mounted.
-pub fn perform(planned: HotMounts, init: OwnedFd) -> Result<()> {
+pub fn perform(planned: HotMounts, init: Handle) -> Result<()> {
     let mut add = Vec::new();
     for mount in planned.add {
         let tree = match mount.what {
@@ -63,7 +64,7 @@ pub fn perform(planned: HotMounts, init: OwnedFd) -> Result<()> {
     drop(theirs);
     let mut text = String::new();
     let read = File::from(answer).read_to_string(&mut text).map(drop);
-    let ended = process::wait(child.as_fd())?;
+    let ended = child.wait()?;
     sys::call(read, || "read(pipe)".to_owned())?;
     match ended {
         Ended::Exited(0) => Ok(()),

@@ -43,7 +43,7 @@ use crate::sys::{self, credentials};
 use crate::timing;
 pub use announce::Announce;
 pub use newborn::Newborn;
-use newborn::{Birth, give_birth};
+use newborn::{Birth, PidNamespace, give_birth};
 
 /// What the command line decides about the making of a process.
 #[derive(Debug, Default)]
@@ -161,7 +161,7 @@ fn make(
 
     record.creating = false;
     container.save(record)?;
-    announce.publish(newborn.pid, newborn.pidfd.as_fd())
+    announce.publish(newborn.pid, &newborn.handle)
 }
 
 /// Whether policy and I/O priority are ours to set: root of a user namespace has
@@ -210,7 +210,9 @@ fn birth(
     let birth = Birth {
         flags: namespaces.clone_flags(),
         cgroup: entrance.born_in,
-        pid_namespace: pid_namespace.as_ref().map(|namespace| namespace.fd.as_fd()),
+        pid_namespace: pid_namespace
+            .as_ref()
+            .map(|namespace| PidNamespace::File(namespace.fd.as_fd())),
     };
     give_birth(&birth, child, ours)
 }

@@ -11,6 +11,7 @@ use crate::channel::{FromChild, FromParent, ParentEnd};
 use crate::child::progress::{Progress, Step};
 use crate::child::{self, Child};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::handle::Handle;
 use crate::sys::process::{self, Clone, Forked};
 use crate::sys::{self, namespace};
 use crate::timing;
@@ -22,8 +23,17 @@ pub(super) struct Birth<'fd> {
     pub flags: CloneFlags,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'fd>>,
-    /// A pid namespace (or a process in one) to be born in.
-    pub pid_namespace: Option<BorrowedFd<'fd>>,
+    /// A pid namespace to be born in.
+    pub pid_namespace: Option<PidNamespace<'fd>>,
+}
+
+/// What a pid namespace is entered by.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PidNamespace<'fd> {
+    /// Its file.
+    File(BorrowedFd<'fd>),
+    /// A process in it.
+    Of(&'fd Handle),
 }
 
 /// A process that is being set up.
@@ -31,8 +41,8 @@ pub(super) struct Birth<'fd> {
 pub struct Newborn {
     /// Its pid, as we see it.
     pub pid: Pid,
-    /// A descriptor for it.
-    pub pidfd: OwnedFd,
+    /// It, held.
+    pub handle: Handle,
     /// Whether it still has to be moved into its v2 cgroup.
     outside: bool,
     /// The master of its terminal, once it was sent.
@@ -66,9 +76,9 @@ pub(super) fn give_birth(
         .transpose()?;
     let (forked, in_cgroup) = forked.context(|| "make the container's process")?;
     match forked {
-        Forked::Parent(pid, pidfd) => Ok(Newborn {
+        Forked::Parent(pid, handle) => Ok(Newborn {
             pid,
-            pidfd,
+            handle,
             outside: birth.cgroup.is_some() && !in_cgroup,
             terminal: None,
             channel,
@@ -109,16 +119,20 @@ fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> sys::Result<(Forked, boo
     ))
 }
 
-/// Lets our next children be born in the pid namespace of `fd`; returns the
-/// way back.
-fn enter_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Lets our next children be born in `namespace`; returns the way back.
+fn enter_pid_namespace(namespace: PidNamespace<'_>) -> Result<OwnedFd> {
     use nix::fcntl::{OFlag, open};
     let path = "/proc/self/ns/pid";
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let home = sys::call(open(path, flags, nix::sys::stat::Mode::empty()), || {
         format!("open({path:?})")
     })?;
-    namespace::setns(fd, CloneFlags::CLONE_NEWPID).context(|| "join pid namespace")?;
+    let flag = CloneFlags::CLONE_NEWPID;
+    let entered = match namespace {
+        PidNamespace::File(file) => namespace::setns(file, flag),
+        PidNamespace::Of(process) => process.enter(flag),
+    };
+    entered.context(|| "join pid namespace")?;
     Ok(home)
 }
 
@@ -154,10 +168,9 @@ impl Newborn {
     /// The stage process has made the real one, which is our child too, and
     /// ends.
     fn become_grandparent(&mut self, pid: Pid) -> Result<()> {
-        let pidfd = process::pidfd_open(pid)?;
-        let stage = std::mem::replace(&mut self.pidfd, pidfd);
+        let stage = std::mem::replace(&mut self.handle, Handle::open_child(pid)?);
         self.pid = pid;
-        process::wait(stage.as_fd())?;
+        stage.wait()?;
         Ok(())
     }
 
@@ -227,7 +240,7 @@ impl Newborn {
 
     /// What became of a child that says nothing any more.
     fn died(&self) -> Error {
-        let how = match process::wait(self.pidfd.as_fd()) {
+        let how = match self.handle.wait() {
             Ok(ended) => ended.to_string(),
             Err(error) => error.to_string(),
         };
@@ -241,7 +254,7 @@ impl Newborn {
     /// Kills the child and reaps it.
     pub fn kill(self) {
         // One that has ended already is what is wanted.
-        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-        let _ = process::wait(self.pidfd.as_fd());
+        let _ = self.handle.signal(libc::SIGKILL);
+        let _ = self.handle.wait();
     }
 }

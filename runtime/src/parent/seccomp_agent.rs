@@ -6,7 +6,7 @@ use super::Newborn;
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks::State;
 use crate::seccomp::Filter;
-use crate::sys::{descriptors, process};
+use crate::sys::descriptors;
 
 /// Hands the notify descriptor `number` of the child to the agent that listens
 /// on the profile's `listenerPath`: one message with the container process
@@ -38,7 +38,7 @@ pub(super) fn hand_over(
         "metadata": listener.metadata,
         "state": state.value(status, pid),
     });
-    let notify = process::pidfd_getfd(child.pidfd.as_fd(), number)?;
+    let notify = child.handle.copy_descriptor(number)?;
     let socket = descriptors::connect_stream(&listener.path)
         .context(|| "reach the seccomp agent of linux.seccomp.listenerPath")?;
     descriptors::send(

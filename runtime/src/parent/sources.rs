@@ -55,8 +55,8 @@ pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
 /// The source of one bind mount as a tree in nobody's peer group.
 ///
 /// # Errors
-/// As for [`open_sources`]; `ENOSYS` without the mount API, `EPERM` without
-/// root's rights.
+/// As for [`open_sources`]; `ENOSYS` without the mount API of Linux 5.12,
+/// `EPERM` without root's rights.
 pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
     let What::Bind {
         source,
@@ -70,14 +70,11 @@ pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
         kind: PropagationType::Private,
         recursive: true,
     };
-    let opened = open(one, source, *recursive, idmap.as_ref(), private)?;
-    opened.ok_or_else(|| {
-        let text = "needs the mount API of Linux 5.12 and root's rights";
-        Error::new(Kind::Unsupported, text)
-    })
+    tree(one, source, *recursive, idmap.as_ref(), private)
 }
 
-/// One tree; none where it is left to the child.
+/// One tree; none where it is left to the child: the kernel lacks a call of
+/// the mount API, or rrun (rootless) the right to it.
 fn open(
     one: &Mount,
     source: &Path,
@@ -85,25 +82,35 @@ fn open(
     idmap: Option<&IdMap>,
     propagation: Propagation,
 ) -> Result<Option<OwnedFd>> {
+    match tree(one, source, recursive, idmap, propagation) {
+        Err(error)
+            if idmap.is_none() && matches!(error.errno(), Some(Errno::ENOSYS | Errno::EPERM)) =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
+fn tree(
+    one: &Mount,
+    source: &Path,
+    recursive: bool,
+    idmap: Option<&IdMap>,
+    propagation: Propagation,
+) -> Result<OwnedFd> {
     let clone = match one.options.symlinks.source {
         true => mount::clone_tree_or_link,
         false => mount::clone_tree,
     };
-    let tree = match clone(CWD, source, recursive) {
-        Ok(tree) => tree,
-        Err(error) if idmap.is_none() && is_the_childs(error.errno()) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let tree = clone(CWD, source, recursive)?;
     // The copy is in the host's peer groups; in the child it would not be.
     let propagation = Change {
         propagation: propagation.flag(),
         recursive: propagation.recursive,
         ..Change::default()
     };
-    match mount::set_attributes(tree.as_fd(), &propagation) {
-        Err(error) if idmap.is_none() && error.errno() == Errno::ENOSYS => return Ok(None),
-        done => done?,
-    }
+    mount::set_attributes(tree.as_fd(), &propagation)?;
     if let Some(idmap) = idmap {
         let user_namespace = user_namespace(&idmap.ids)?;
         let mapped = Change {
@@ -113,13 +120,7 @@ fn open(
         };
         mount::set_attributes(tree.as_fd(), &mapped)?;
     }
-    Ok(Some(tree))
-}
-
-/// Whether the child should try by path: the kernel has no open_tree (until
-/// 5.2), or rrun (rootless) no right to it.
-fn is_the_childs(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOSYS | Errno::EPERM)
+    Ok(tree)
 }
 
 /// A user namespace with the ids of an idmapped mount. Nobody lives in it: the
@@ -135,7 +136,7 @@ fn user_namespace(ids: &IdSource) -> Result<OwnedFd> {
         flags,
         cgroup: None,
     })?;
-    let Forked::Parent(pid, pidfd) = made else {
+    let Forked::Parent(pid, handle) = made else {
         // The end of the pipe comes when the parent is done, or dead.
         drop(go);
         let _ = descriptors::read(wait.as_fd(), &mut [0]);
@@ -145,6 +146,6 @@ fn user_namespace(ids: &IdSource) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/user");
     let opened = mapped.and_then(|()| Ok(file::open(Path::new(&path), OFlags::RDONLY)?));
     drop(go);
-    process::wait(pidfd.as_fd())?;
+    handle.wait()?;
     opened.context(|| "user namespace of an idmapped mount")
 }

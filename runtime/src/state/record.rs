@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
+use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
 use crate::{cgroup, hooks, sys};
 
@@ -80,7 +80,7 @@ impl Record {
     ///
     /// # Errors
     /// Those of [`Process::open`].
-    pub fn open_init(&self) -> Result<Option<OwnedFd>> {
+    pub fn open_init(&self) -> Result<Option<Handle>> {
         match &self.init {
             Some(init) => init.open(),
             None => Ok(None),
@@ -140,16 +140,16 @@ impl Process {
     /// it does not run.
     ///
     /// # Errors
-    /// Those of pidfd_open(2) and of reading `/proc/PID/stat`.
-    pub fn open(&self) -> Result<Option<OwnedFd>> {
-        let pidfd = match sys::process::pidfd_open(Pid::from_raw(self.pid)) {
-            Ok(pidfd) => pidfd,
+    /// Those of [`Handle::open`] and of reading `/proc/PID/stat`.
+    pub fn open(&self) -> Result<Option<Handle>> {
+        let handle = match Handle::open(Pid::from_raw(self.pid)) {
+            Ok(handle) => handle,
             Err(error) if error.errno() == Errno::ESRCH => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         // Only now: the descriptor holds whatever process had the pid, and
         // its start time says whether that is ours.
-        Ok(self.is_alive()?.then_some(pidfd))
+        Ok(self.is_alive()?.then_some(handle))
     }
 }
 

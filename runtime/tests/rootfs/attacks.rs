@@ -2,7 +2,6 @@
 //! or the rule of the specification, that taught it.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -226,7 +225,7 @@ fn false_null() {
 }
 
 /// A process that swaps two names for each other until it is dropped.
-struct Swapper(std::os::fd::OwnedFd);
+struct Swapper(rrun::sys::handle::Handle);
 
 impl Swapper {
     fn new(one: &Path, other: &Path) -> Self {
@@ -246,8 +245,8 @@ impl Swapper {
 
 impl Drop for Swapper {
     fn drop(&mut self) {
-        let _ = process::pidfd_send_signal(self.0.as_fd(), libc::SIGKILL);
-        let _ = process::wait(self.0.as_fd());
+        let _ = self.0.signal(libc::SIGKILL);
+        let _ = self.0.wait();
     }
 }
 

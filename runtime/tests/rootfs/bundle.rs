@@ -136,7 +136,7 @@ impl Bundle {
         drop(go_write);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
-        process::wait(pidfd.as_fd()).unwrap();
+        pidfd.wait().unwrap();
         match text.split_at_checked(1) {
             Some(("+", answer)) => Ok(answer.to_owned()),
             Some((_, error)) => Err(error.to_owned()),
@@ -164,7 +164,7 @@ impl Bundle {
         drop(write);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
-        process::wait(pidfd.as_fd()).unwrap();
+        pidfd.wait().unwrap();
         match text.split_at_checked(1) {
             Some(("+", answer)) => Ok(answer.to_owned()),
             _ => Err(text),

@@ -32,8 +32,8 @@ impl IdMap {
             flags: u64::from(libc::CLONE_NEWUSER.cast_unsigned()),
             ..Clone::default()
         };
-        let (pid, pidfd) = match sys::process::fork(&clone)? {
-            Forked::Parent(pid, pidfd) => (pid, pidfd),
+        let (pid, process) = match sys::process::fork(&clone)? {
+            Forked::Parent(pid, process) => (pid, process),
             Forked::Child => wait_to_be_killed(),
         };
         let opened = rrun::idmap::write(pid, &self.0, true).and_then(|()| {
@@ -41,8 +41,8 @@ impl IdMap {
             let file = sys::call(std::fs::File::open(&path), || format!("open({path:?})"))?;
             Ok(OwnedFd::from(file))
         });
-        let ended = sys::process::pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL as i32)
-            .and_then(|()| sys::process::wait(pidfd.as_fd()));
+        let killed = process.signal(Signal::SIGKILL as i32);
+        let ended = killed.and_then(|()| process.wait());
         let opened = opened.context(|| "make a user namespace")?;
         ended?;
         Ok(opened)
