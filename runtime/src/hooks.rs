@@ -1,7 +1,8 @@
 //! Hooks run: a program, the state on its standard input, a time limit.
 //!
 //! A hook inherits no descriptor but its own three and leads a process group,
-//! which is killed as a whole when its time is up. What it prints is read all
+//! which is killed as a whole when its time is up; its execve, too, is within
+//! that time, since the file may lie where opening it takes for ever. What it prints is read all
 //! along, so that it never blocks, and the end of it goes into the error.
 
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ use crate::sys::signal;
 
 /// How much of a hook's output an error shows.
 const SHOWN: usize = 2048;
+
+/// What a pipe holds (pipe(7)).
+const FULL_PIPE: usize = 65536;
 
 /// What the states of one container have in common, whatever the moment
 /// (runtime.md, "State").
@@ -63,18 +67,25 @@ impl State {
 /// Runs the hooks of `moment` in order; the first that fails ends it.
 ///
 /// `state` is the container's state as compact JSON; `env` is what a hook
-/// without an environment of its own gets.
+/// without an environment of its own gets. A hook that runs is killed once
+/// `unwanted` says so, which is asked now and then.
 ///
 /// # Errors
 /// The hook, and its exit status with what it printed, or its timeout.
-pub fn run_all(moment: &str, hooks: &[Hook], state: &[u8], env: &[CString]) -> Result<()> {
+pub fn run_all(
+    moment: &str,
+    hooks: &[Hook],
+    state: &[u8],
+    env: &[CString],
+    unwanted: &dyn Fn() -> bool,
+) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     // A hook need not read its input.
     let _ignored = signal::IgnoredPipe::new()?;
     for (at, hook) in hooks.iter().enumerate() {
-        run(hook, state, env)
+        run(hook, state, env, unwanted)
             .map_err(|error| error.with_kind(Kind::Hook))
             .context(|| format!("{moment} hook #{at} {:?}", hook.path))?;
     }
@@ -87,10 +98,18 @@ struct Running {
     handle: Handle,
     stdin: Option<OwnedFd>,
     output: Option<OwnedFd>,
+    /// Closed by execve, or filled with the reason why there was none.
+    status: Option<OwnedFd>,
     printed: Vec<u8>,
 }
 
-fn run(hook: &Hook, state: &[u8], env: &[CString]) -> Result<()> {
+/// Nobody ever asks for the end of these hooks but by their timeout.
+#[must_use]
+pub fn always_wanted() -> bool {
+    false
+}
+
+fn run(hook: &Hook, state: &[u8], env: &[CString], unwanted: &dyn Fn() -> bool) -> Result<()> {
     let mut running = spawn(hook, env)?;
     // One beyond the end of time is none.
     let deadline = hook
@@ -104,8 +123,18 @@ fn run(hook: &Hook, state: &[u8], env: &[CString]) -> Result<()> {
             let limit = hook.timeout.unwrap_or_default().as_secs();
             return Err(Error::new(Kind::Hook, format!("timed out after {limit} s")));
         };
-        if running.wait(wait)? {
-            return running.finish();
+        match running.wait(wait) {
+            Ok(true) => return running.finish(),
+            Ok(false) => {}
+            Err(error) => {
+                running.kill();
+                return Err(error);
+            }
+        }
+        if unwanted() {
+            running.kill();
+            let text = "killed, since the container is deleted by force";
+            return Err(Error::new(Kind::Hook, text));
         }
     }
 }
@@ -113,8 +142,8 @@ fn run(hook: &Hook, state: &[u8], env: &[CString]) -> Result<()> {
 /// Milliseconds until the deadline, at most the poll's tick; `None` when it is
 /// over.
 fn time_left(deadline: Option<Instant>) -> Option<u16> {
-    /// Long enough to cost nothing, short enough for poll's argument.
-    const TICK: Duration = Duration::from_secs(10);
+    /// Long enough to cost nothing, short enough for who deletes by force.
+    const TICK: Duration = Duration::from_millis(100);
     let left = match deadline {
         None => TICK,
         Some(deadline) => deadline.checked_duration_since(Instant::now())?.min(TICK),
@@ -143,24 +172,14 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
     };
     drop((stdin_read, output_write, status_write));
     descriptors::set_nonblocking(stdin_write.as_fd())?;
-    let mut running = Running {
+    Ok(Running {
         pid,
         handle,
         stdin: Some(stdin_write),
         output: Some(output_read),
+        status: Some(status_read),
         printed: vec![],
-    };
-    // Closed by execve, or filled with the reason why there was none.
-    let mut text = [0_u8; 512];
-    let length = descriptors::read(status_read.as_fd(), &mut text)?;
-    if length > 0 {
-        running.kill();
-        return Err(Error::new(
-            Kind::Hook,
-            String::from_utf8_lossy(&text[..length]),
-        ));
-    }
-    Ok(running)
+    })
 }
 
 /// The hook's own side, up to its program.
@@ -195,12 +214,39 @@ impl Running {
         } else {
             milliseconds
         };
-        let output = self.output.as_ref().map(AsFd::as_fd);
-        let (ended, readable) = self.handle.poll_end(output.as_slice(), Some(wait))?;
-        if readable == [true] && !ended {
+        let watched: Vec<_> = [&self.status, &self.output]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
+        let (ended, readable) = self.handle.poll_end(&watched, Some(wait))?;
+        let mut readable = readable.into_iter();
+        if self.status.is_some() {
+            let told = readable.next() == Some(true);
+            if told || ended {
+                self.read_status()?;
+            }
+        }
+        if readable.next() == Some(true) && !ended {
             self.read_output();
         }
         Ok(ended)
+    }
+
+    /// Reads why there was no execve; nothing is one that succeeded, and
+    /// closed the pipe.
+    fn read_status(&mut self) -> Result<()> {
+        let Some(status) = self.status.take() else {
+            return Ok(());
+        };
+        let mut text = [0_u8; 512];
+        match descriptors::read(status.as_fd(), &mut text)? {
+            0 => Ok(()),
+            length => {
+                let text = String::from_utf8_lossy(&text[..length]);
+                Err(Error::new(Kind::Hook, text))
+            }
+        }
     }
 
     /// Reads once, keeping only the end of all that was printed.
@@ -219,8 +265,10 @@ impl Running {
 
     /// Reaps the hook, which has ended, and judges its status.
     fn finish(mut self) -> Result<()> {
-        // What it printed last; a grandchild may hold the pipe for ever.
-        while let Some(output) = &self.output {
+        // What it printed last, which is a full pipe at most: a grandchild may
+        // hold the pipe for ever, and print all along.
+        for _ in 0..FULL_PIPE / SHOWN {
+            let Some(output) = &self.output else { break };
             if process::poll_readable(&[output.as_fd()], Some(0))? != [true] {
                 break;
             }

@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rrun::hooks::run_all;
+use rrun::hooks::{always_wanted, run_all};
 use rrun::plan::hooks::Hook;
 
 #[test]
@@ -18,6 +18,7 @@ fn hooks_run_as_their_contract_says() {
     a_hook_out_of_time_is_killed_with_what_it_started();
     a_timeout_beyond_the_end_of_time_is_none();
     a_missing_hook_is_an_error_that_names_it();
+    a_hook_that_nobody_wants_any_more_is_killed();
 }
 
 fn shell(script: &str, timeout: Option<u64>) -> Hook {
@@ -33,7 +34,13 @@ fn shell(script: &str, timeout: Option<u64>) -> Hook {
 fn outcome(script: &str, timeout: Option<u64>) -> String {
     let hooks = [shell(script, timeout)];
     let env = [c"FROM=outside".to_owned()];
-    match run_all("poststart", &hooks, br#"{"id":"web"}"#, &env) {
+    match run_all(
+        "poststart",
+        &hooks,
+        br#"{"id":"web"}"#,
+        &env,
+        &always_wanted,
+    ) {
         Ok(()) => "ok".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -82,9 +89,24 @@ fn a_missing_hook_is_an_error_that_names_it() {
     let mut hook = shell("", None);
     hook.path = c"/no/such/hook".to_owned();
     assert_eq!(
-        run_all("prestart", &[hook], b"{}", &[])
+        run_all("prestart", &[hook], b"{}", &[], &always_wanted)
             .unwrap_err()
             .to_string(),
         "prestart hook #0 \"/no/such/hook\": execve(\"/no/such/hook\"): no such file or directory"
+    );
+}
+
+fn a_hook_that_nobody_wants_any_more_is_killed() {
+    assert_eq!(
+        run_all(
+            "prestart",
+            &[shell("exec sleep 1000", None)],
+            b"{}",
+            &[],
+            &|| true
+        )
+        .unwrap_err()
+        .to_string(),
+        "prestart hook #0 \"/bin/sh\": killed, since the container is deleted by force"
     );
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{Result, call};
@@ -158,6 +158,26 @@ pub fn is_entry(dir: BorrowedFd<'_>, name: &str, opened: BorrowedFd<'_>) -> Resu
             format!("fstatat([{}], {name:?})", dir.as_raw_fd())
         }),
     }
+}
+
+/// Sets the mode of `dir`.
+///
+/// # Errors
+/// `EROFS`, `EPERM`.
+pub fn set_mode(dir: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    let mode = Mode::from_bits_truncate(mode);
+    call(fchmod(dir, mode), || {
+        format!("fchmod([{}], {mode:?})", dir.as_raw_fd())
+    })
+}
+
+/// The permission bits of `dir`, the sticky one included.
+///
+/// # Errors
+/// None that fstat(2) gives for an open descriptor.
+pub fn mode(dir: BorrowedFd<'_>) -> Result<u32> {
+    let stat = call(fstat(dir), || format!("fstat([{}])", dir.as_raw_fd()))?;
+    Ok(stat.st_mode & 0o7777)
 }
 
 /// The exclusive lock of an open file or directory (flock(2)). It belongs to

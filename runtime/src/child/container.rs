@@ -208,6 +208,12 @@ fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Resu
     life.progress.reach(Step::ContainerHooks);
     let pid = nix::unistd::getpid().as_raw();
     let state = container.state.json("creating", pid);
-    hooks::run_all("createContainer", &hooks.create_container, &state, &[])
-        .context(|| "before pivot")
+    hooks::run_all(
+        "createContainer",
+        &hooks.create_container,
+        &state,
+        &[],
+        &hooks::always_wanted,
+    )
+    .context(|| "before pivot")
 }

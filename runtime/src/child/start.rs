@@ -167,7 +167,13 @@ pub(super) fn run_hooks(
     life.progress.reach(Step::StartHooks);
     let pid = nix::unistd::getpid().as_raw();
     let state = container.state.json("created", pid);
-    hooks::run_all("startContainer", hooks, &state, &program.env)
+    hooks::run_all(
+        "startContainer",
+        hooks,
+        &state,
+        &program.env,
+        &hooks::always_wanted,
+    )
 }
 
 /// Replaces this process by its program.

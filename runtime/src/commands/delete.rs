@@ -1,5 +1,7 @@
 //! `rrun delete`: what a container holds, given back.
 
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
@@ -9,7 +11,7 @@ use crate::hooks::{self, State};
 use crate::log::Log;
 use crate::plan::hooks::{Hook, Hooks};
 use crate::spec::Spec;
-use crate::state::{Locked, Record, Root, Status};
+use crate::state::{ContainerId, Locked, Record, Root, Status};
 use crate::timing;
 
 /// How long a killed process may take to be gone, in milliseconds: writing a
@@ -22,7 +24,12 @@ const PATIENCE: u16 = 10_000;
 /// One that still runs, without `--force`; whatever could not be removed,
 /// after all else was.
 pub fn execute(global: &Global, log: &Log, delete: &Delete) -> Result<()> {
-    let container = match Root::open(global.root.as_deref())?.lock(&delete.id) {
+    let root = Root::open(global.root.as_deref())?;
+    let locked = match delete.force {
+        true => lock_by_force(&root, &delete.id),
+        false => root.lock(&delete.id),
+    };
+    let container = match locked {
         Err(error) if delete.force && error.kind() == Kind::NotFound => return Ok(()),
         locked => locked?,
     };
@@ -37,6 +44,31 @@ pub fn execute(global: &Global, log: &Log, delete: &Delete) -> Result<()> {
     check(&container, &record, delete)?;
     let hooks = poststop_hooks(log, &container);
     destroy(log, container, &record, &hooks)
+}
+
+/// Locks the container. A command that keeps it for longer than a moment waits
+/// for a hook, or for the container's process: the one is told that it is in
+/// vain, the other is killed.
+fn lock_by_force(root: &Root, id: &ContainerId) -> Result<Locked> {
+    /// What a command takes that waits for nobody, many times over.
+    const MOMENT: Duration = Duration::from_millis(300);
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begin = Instant::now();
+    loop {
+        match root.container(id)?.try_lock()? {
+            Ok(locked) => return Ok(locked),
+            Err(busy) if begin.elapsed() > MOMENT => {
+                // Whatever fails here is no reason to stop waiting.
+                let _ = busy.renounce();
+                if let Ok(Some(init)) = busy.record().and_then(|record| record.open_init()) {
+                    let _ = init.signal(libc::SIGKILL);
+                }
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// What may be deleted without force: what has stopped, and what has not
@@ -178,7 +210,7 @@ pub fn run_poststop(log: &Log, hooks: &[Hook], state: &State) {
     let json = state.json("stopped", 0);
     for hook in hooks {
         let hook = std::slice::from_ref(hook);
-        if let Err(error) = hooks::run_all("poststop", hook, &json, &[]) {
+        if let Err(error) = hooks::run_all("poststop", hook, &json, &[], &hooks::always_wanted) {
             log.warn(error.to_string());
         }
     }

@@ -36,7 +36,9 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
     if !hooks.poststart.is_empty() {
         let pid = record.init.map_or(0, |init| init.pid);
         let state = record.hook_state().json("running", pid);
-        if let Err(error) = hooks::run_all("poststart", &hooks.poststart, &state, &[]) {
+        if let Err(error) = hooks::run_all("poststart", &hooks.poststart, &state, &[], &|| {
+            container.is_renounced()
+        }) {
             // The container is stopped and deleted (runtime.md, "Lifecycle",
             // step 9).
             return Err(destroy_after(log, container, &record, error));

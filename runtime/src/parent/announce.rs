@@ -42,14 +42,16 @@ impl Announce {
 fn write_pid(path: &Path, pid: Pid) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = path.with_file_name(format!(".{name}"));
-    sys::call(std::fs::write(&draft, pid.to_string()), || {
+    let written = sys::call(std::fs::write(&draft, pid.to_string()), || {
         format!("write({draft:?})")
-    })?;
-    let renamed = std::fs::rename(&draft, path);
-    if renamed.is_err() {
+    })
+    .and_then(|()| {
+        sys::call(std::fs::rename(&draft, path), || {
+            format!("rename({draft:?}, {path:?})")
+        })
+    });
+    if written.is_err() {
         let _ = std::fs::remove_file(&draft);
     }
-    Ok(sys::call(renamed, || {
-        format!("rename({draft:?}, {path:?})")
-    })?)
+    Ok(written?)
 }

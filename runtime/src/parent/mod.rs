@@ -146,7 +146,7 @@ fn make(
         }
         FromChild::HooksWanted => {
             network::move_devices(&plan.net_devices, newborn.pid)?;
-            run_hooks(plan, &state, newborn.pid)
+            run_hooks(plan, &state, newborn.pid, container)
         }
         FromChild::Listener(number) => {
             seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, &state, "creating")
@@ -267,10 +267,12 @@ fn raise_limits(pid: Pid, process: &Process) -> Result<()> {
 
 /// The hooks of the runtime's namespaces, while the child waits with its
 /// mounts done and its root not yet changed.
-fn run_hooks(plan: &Plan, state: &State, pid: Pid) -> Result<()> {
+fn run_hooks(plan: &Plan, state: &State, pid: Pid, container: &Locked) -> Result<()> {
     let state = state.json("creating", pid.as_raw());
-    hooks::run_all("prestart", &plan.hooks.prestart, &state, &[])?;
-    hooks::run_all("createRuntime", &plan.hooks.create_runtime, &state, &[])
+    let unwanted = || container.is_renounced();
+    hooks::run_all("prestart", &plan.hooks.prestart, &state, &[], &unwanted)?;
+    let hooks = &plan.hooks.create_runtime;
+    hooks::run_all("createRuntime", hooks, &state, &[], &unwanted)
 }
 
 impl Made {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/            0700
-//!   <id>/            0700, flocked by the command that changes the container
+//!   <id>/            0700, 01700 once somebody waits to delete it by force,
+//!                    flocked by the command that changes the container
 //!     state.json     the Record, replaced by rename
 //!     config.json    the bundle's, as it was at create
 //!     start.fifo     while the container waits for `start`
@@ -347,6 +348,22 @@ impl Container {
         })
     }
 
+    /// Tells the command that holds the lock that the container is wanted no
+    /// more: a bit of the directory's mode, which takes no room on a full
+    /// disk and can't be in the way of its removal.
+    ///
+    /// # Errors
+    /// Those of fchmod(2).
+    pub fn renounce(&self) -> Result<()> {
+        Ok(directory::set_mode(self.dir(), 0o1700)?)
+    }
+
+    /// Whether somebody waits to delete the container by force.
+    #[must_use]
+    pub fn is_renounced(&self) -> bool {
+        directory::mode(self.dir()).is_ok_and(|mode| mode & 0o1000 != 0)
+    }
+
     /// Whether a command holds the lock.
     fn is_locked(&self) -> Result<bool> {
         // A descriptor of its own, since the lock is one of descriptions.
@@ -427,9 +444,15 @@ impl Locked {
             .map_err(|error| Error::new(Kind::System, format!("{RECORD:?}: {error}")))?;
         // What a killed command left there.
         self.remove_file(NEW_RECORD)?;
-        self.write(NEW_RECORD, &text)?;
-        directory::rename(self.dir(), NEW_RECORD, RECORD)?;
-        Ok(())
+        let saved = self.write(NEW_RECORD, &text).and_then(|()| {
+            directory::rename(self.dir(), NEW_RECORD, RECORD)?;
+            Ok(())
+        });
+        if saved.is_err() {
+            // Half a file, on a disk that has no room to spare.
+            let _ = self.remove_file(NEW_RECORD);
+        }
+        saved
     }
 
     /// Makes the file `name`, 0600, with this content.
