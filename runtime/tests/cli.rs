@@ -94,7 +94,7 @@ fn a_failure_is_one_line_and_its_exit_code() {
         (
             "frob",
             1,
-            "rrun: no such command: \"frob\": No help topic for 'frob'\nhint: rrun --help lists the commands\n".into(),
+            "rrun: no such command: No help topic for 'frob'\nhint: rrun --help lists the commands\n".into(),
         ),
         (
             "--root / list",

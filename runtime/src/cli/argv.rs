@@ -116,7 +116,7 @@ fn command<'c>(program: &'c Command, name: &str) -> Result<&'c Command> {
     program.find_subcommand(name).ok_or_else(|| {
         Error::new(
             Kind::Usage,
-            format!("no such command: {name:?}: No help topic for '{name}'"),
+            format!("no such command: No help topic for '{name}'"),
         )
         .with_hint("rrun --help lists the commands")
     })
@@ -403,13 +403,10 @@ mod tests {
             ),
             ("rrun create -b", "flag needs an argument: -b"),
             ("rrun --root", "flag needs an argument: -root"),
-            (
-                "rrun frob",
-                "no such command: \"frob\": No help topic for 'frob'",
-            ),
+            ("rrun frob", "no such command: No help topic for 'frob'"),
             (
                 "rrun help frob",
-                "no such command: \"frob\": No help topic for 'frob'",
+                "no such command: No help topic for 'frob'",
             ),
             ("rrun create", "\"create\" requires exactly 1 argument(s)"),
             (

@@ -2,7 +2,11 @@
 //! `update`, told by `events`.
 
 use serde_json::{Value, json};
-use spec_tests::{Bundle, Case, Needs, Test};
+use spec_tests::runtime::text;
+use spec_tests::{Bundle, Case, Container, Needs, Outcome, Test};
+
+/// What a v1 file of bytes holds for "no limit": the last whole page.
+const NONE: &str = "9223372036854771712";
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc("memory limits are in the v1 files", |t| {
@@ -149,6 +153,172 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .needs(Needs::V1),
+    // One command a row, on the container as the row before left it.
+    Case::runc("update changes memory and swap in either order", |t| {
+        let container = paused(t);
+        for (flags, limit, swap) in [
+            (
+                "--memory 134217728 --memory-swap 268435456",
+                "134217728",
+                "268435456",
+            ),
+            (
+                "--memory 33554432 --memory-swap 50331648",
+                "33554432",
+                "50331648",
+            ),
+            ("--memory 41943040", "41943040", "50331648"),
+            ("--memory-swap 83886080", "41943040", "83886080"),
+            (
+                "--memory 83886080 --memory-swap 83886080",
+                "83886080",
+                "83886080",
+            ),
+            ("--memory 83886080 --memory-swap -1", "83886080", NONE),
+            ("--memory -1", NONE, NONE),
+        ] {
+            by_flags(t, &container, flags);
+            let files = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+            holds(t, &container, flags, "memory", &files, &[limit, swap]);
+        }
+    })
+    .needs(Needs::V1),
+    Case::runc(
+        "update changes cpu quota, period and shares one by one",
+        |t| {
+            let container = paused(t);
+            for (flags, quota, period, shares) in [
+                ("--cpu-quota 20000", "20000", "100000", "1024"),
+                ("--cpu-period 50000", "20000", "50000", "1024"),
+                (
+                    "--cpu-quota 100000 --cpu-period 100000",
+                    "100000",
+                    "100000",
+                    "1024",
+                ),
+                ("--cpu-share 2", "100000", "100000", "2"),
+                ("--cpu-quota -1", "-1", "100000", "2"),
+                (
+                    "--cpu-share 2048 --cpu-quota 5000",
+                    "5000",
+                    "100000",
+                    "2048",
+                ),
+            ] {
+                by_flags(t, &container, flags);
+                let files = ["cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares"];
+                holds(
+                    t,
+                    &container,
+                    flags,
+                    "cpu",
+                    &files,
+                    &[quota, period, shares],
+                );
+            }
+        },
+    )
+    .needs(Needs::V1),
+    Case::kernel("update changes cpu burst and idle", |t| {
+        let container = paused(t);
+        for (document, burst, idle) in [
+            (
+                json!({ "cpu": { "quota": 50000, "burst": 20000 } }),
+                "20000",
+                "0",
+            ),
+            (json!({ "cpu": { "burst": 0 } }), "0", "0"),
+            (json!({ "cpu": { "idle": 1 } }), "0", "1"),
+            (json!({ "cpu": { "idle": 0, "burst": 1000 } }), "1000", "0"),
+        ] {
+            by_document(t, &container, &document).ok();
+            let files = ["cpu.cfs_burst_us", "cpu.idle"];
+            holds(
+                t,
+                &container,
+                &document.to_string(),
+                "cpu",
+                &files,
+                &[burst, idle],
+            );
+        }
+    })
+    .needs(Needs::V1),
+    Case::runc("update changes the pids limit, and takes it away", |t| {
+        let container = paused(t);
+        for (flags, max) in [
+            ("--pids-limit 40", "40"),
+            ("--memory 67108864", "40"),
+            ("--pids-limit -1", "max"),
+            ("--pids-limit 7", "7"),
+        ] {
+            by_flags(t, &container, flags);
+            holds(t, &container, flags, "pids", &["pids.max"], &[max]);
+        }
+    })
+    .needs(Needs::V1),
+    Case::runc("update changes the memory reservation alone", |t| {
+        let container = paused(t);
+        by_flags(
+            t,
+            &container,
+            "--memory 67108864 --memory-reservation 33554432",
+        );
+        by_flags(t, &container, "--memory-reservation 16777216");
+        let files = ["memory.soft_limit_in_bytes", "memory.limit_in_bytes"];
+        let after = ["16777216", "67108864"];
+        holds(t, &container, "reservation", "memory", &files, &after);
+    })
+    .needs(Needs::V1),
+    Case::runc(
+        "update of a pair that the kernel refuses changes neither",
+        |t| {
+            let container = paused(t);
+            by_flags(t, &container, "--memory 67108864 --memory-swap 67108864");
+            for flags in [
+                "--memory 134217728",
+                "--memory 67108864 --memory-swap 33554432",
+                "--pids-limit 9 --memory-swap 33554432",
+            ] {
+                let outcome = call(t, &container, flags);
+                assert_ne!(outcome.code, 0, "{flags}");
+                let files = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+                holds(t, &container, flags, "memory", &files, &["67108864"; 2]);
+                holds(t, &container, flags, "pids", &["pids.max"], &["max"]);
+            }
+        },
+    )
+    .needs(Needs::V1),
+    Case::runc(
+        "update with checkBeforeUpdate leaves a limit that is below what is used",
+        |t| {
+            let container = paused(t);
+            by_flags(t, &container, "--memory 67108864");
+            let memory = json!({ "memory": { "limit": 4096, "checkBeforeUpdate": true } });
+            let outcome = by_document(t, &container, &memory);
+            assert_ne!(outcome.code, 0, "{outcome:?}");
+            let files = ["memory.limit_in_bytes"];
+            holds(
+                t,
+                &container,
+                "below usage",
+                "memory",
+                &files,
+                &["67108864"],
+            );
+            let memory = json!({ "memory": { "limit": 50331648, "checkBeforeUpdate": true } });
+            by_document(t, &container, &memory).ok();
+            holds(
+                t,
+                &container,
+                "above usage",
+                "memory",
+                &files,
+                &["50331648"],
+            );
+        },
+    )
+    .needs(Needs::V1),
     Case::runc("update changes memory, cpu and pids by flags", |t| {
         let bundle = limited(
             t,
@@ -201,8 +371,7 @@ pub(crate) const CASES: &[Case] = &[
         );
         assert_eq!(t.knob("pids", id, "pids.max"), "11");
         std::fs::write(&path, json!({ "pids": { "limit": 12 } }).to_string()).expect("write");
-        t.call(&["update", "-r", spec_tests::runtime::text(&path), id])
-            .ok();
+        t.call(&["update", "-r", text(&path), id]).ok();
         assert_eq!(t.knob("pids", id, "pids.max"), "12");
         assert_eq!(
             t.knob("memory", id, "memory.limit_in_bytes"),
@@ -373,4 +542,48 @@ fn limited(t: &Test, resources: Value) -> Bundle {
             config["linux"]["resources"][name] = value.clone();
         }
     })
+}
+
+/// A running container without limits of its own.
+fn paused<'t>(t: &'t Test) -> Container<'t> {
+    t.start(&Bundle::new(t).probe(&["pause"]))
+}
+
+/// `update FLAGS ID`, which must succeed.
+#[track_caller]
+fn by_flags(t: &Test, container: &Container<'_>, flags: &str) {
+    call(t, container, flags).ok();
+}
+
+/// `update FLAGS ID`.
+fn call(t: &Test, container: &Container<'_>, flags: &str) -> Outcome {
+    let words: Vec<&str> = std::iter::once("update")
+        .chain(flags.split(' '))
+        .chain([container.id.as_str()])
+        .collect();
+    t.call(&words)
+}
+
+/// `update -r FILE ID`.
+fn by_document(t: &Test, container: &Container<'_>, resources: &Value) -> Outcome {
+    let path = t.directory.join("resources.json");
+    std::fs::write(&path, resources.to_string()).expect("write");
+    t.call(&["update", "-r", text(&path), &container.id])
+}
+
+/// Fails the case, naming the `row`, unless `files` hold `values`.
+#[track_caller]
+fn holds(
+    t: &Test,
+    container: &Container<'_>,
+    row: &str,
+    controller: &str,
+    files: &[&str],
+    values: &[&str],
+) {
+    let found: Vec<String> = files
+        .iter()
+        .map(|file| t.knob(controller, &container.id, file))
+        .collect();
+    assert_eq!(found, values, "{row}: {files:?}");
 }
