@@ -39,6 +39,7 @@ pub mod runtime;
 pub mod shim;
 pub mod sys;
 pub mod terminal;
+pub mod trace;
 pub mod user;
 pub mod view;
 

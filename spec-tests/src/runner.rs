@@ -76,7 +76,7 @@ pub const RUNTIME: Subject = Subject {
     variable: "RUNTIME",
     own: "rrun",
     private: &[],
-    full_hang: HANG,
+    full_hang: Duration::from_secs(900),
     peers: &[("runc", "1.1."), ("crun", "1.8.")],
 };
 

@@ -126,6 +126,8 @@ pub enum Before {
     Cpu(u32),
     /// Is killed when the process that made it ends.
     DieWithParent,
+    /// Is traced by the process that made it.
+    Traced,
 }
 
 /// Adds a step between fork and exec.
@@ -178,6 +180,13 @@ pub fn before(command: &mut Command, step: Before) {
             let place = mask.as_ptr() as i64;
             let set = raw(libc::SYS_sched_setaffinity, [0, 1024, place, 0, 0, 0]);
             set.map(drop).map_err(io::Error::from_raw_os_error)
+        }
+        Before::Traced => {
+            let traced = raw(
+                libc::SYS_ptrace,
+                [i64::from(libc::PTRACE_TRACEME), 0, 0, 0, 0, 0],
+            );
+            traced.map(drop).map_err(io::Error::from_raw_os_error)
         }
         Before::DieWithParent => {
             // SAFETY: prctl with integers.

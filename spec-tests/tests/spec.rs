@@ -16,6 +16,8 @@ mod cgroups;
 mod console;
 #[path = "cases/exec.rs"]
 mod exec;
+#[path = "cases/faults.rs"]
+mod faults;
 #[path = "cases/hooks.rs"]
 mod hooks;
 #[path = "cases/hot_mounts.rs"]
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),
             ("seccomp", seccomp::CASES),
+            ("faults", faults::CASES),
             ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
             ("attacks", attacks::CASES),

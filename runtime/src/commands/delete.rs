@@ -112,7 +112,8 @@ pub fn open_cgroup(record: &Record) -> Result<Option<Cgroup>> {
 }
 
 /// Kills what is left of the container and removes all that it holds, then
-/// runs its poststop `hooks`. Goes on after each failure.
+/// runs its poststop `hooks`. Goes on after each failure. What says where a
+/// process or a cgroup is, stays for another attempt while that is left.
 ///
 /// # Errors
 /// All failures, but for those of the hooks, which are warnings (runtime.md,
@@ -136,13 +137,13 @@ pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &[Hook]) ->
         Err(error) => note(Err(error)),
     }
     timing::mark("cgroup");
-    note(container.remove());
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let removed = container.remove();
     timing::mark("state directory");
     run_poststop(log, hooks, &record.hook_state());
-    match failed {
-        None => Ok(()),
-        Some(error) => Err(error),
-    }
+    removed
 }
 
 /// [`destroy`] because of `error`, which is returned with what went wrong on
