@@ -16,6 +16,7 @@ pub mod channel;
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod criu;
 pub mod dbus;
 pub mod error;
 pub mod foreground;

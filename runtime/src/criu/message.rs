@@ -1,0 +1,573 @@
+//! The messages that criu and its caller send, by rpc.proto's field numbers.
+
+use std::os::fd::RawFd;
+
+use super::wire::{self, Writer};
+
+/// What is asked for, or answered (`criu_req_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Write a process tree to images.
+    Dump,
+    /// Make one from images.
+    Restore,
+    /// Write memory only, and let the processes go on.
+    PreDump,
+    /// A moment on the way to one of these.
+    Notify,
+    /// Say what the kernel and criu can do.
+    FeatureCheck,
+    /// Say which criu it is.
+    Version,
+}
+
+impl Type {
+    fn number(self) -> i32 {
+        match self {
+            Type::Dump => 1,
+            Type::Restore => 2,
+            Type::PreDump => 4,
+            Type::Notify => 6,
+            Type::FeatureCheck => 9,
+            Type::Version => 10,
+        }
+    }
+
+    fn from_number(number: i32) -> Option<Self> {
+        let all = [
+            Type::Dump,
+            Type::Restore,
+            Type::PreDump,
+            Type::Notify,
+            Type::FeatureCheck,
+            Type::Version,
+        ];
+        all.into_iter().find(|one| one.number() == number)
+    }
+}
+
+/// How criu treats cgroups (`criu_cg_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// Not at all.
+    Ignore,
+    /// Their properties only if criu made them.
+    Soft,
+    /// Directories and properties, always.
+    Full,
+    /// Directories and properties, which must not be there yet.
+    Strict,
+}
+
+impl CgroupMode {
+    fn number(self) -> i32 {
+        match self {
+            CgroupMode::Ignore => 0,
+            CgroupMode::Soft => 3,
+            CgroupMode::Full => 4,
+            CgroupMode::Strict => 5,
+        }
+    }
+}
+
+/// Where memory goes instead of into the images (`criu_page_server_info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageServer {
+    /// An address of the host.
+    pub address: String,
+    /// A TCP port.
+    pub port: u16,
+}
+
+/// A mount that is not part of the images (`ext_mount_map`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Its name in the images: for a container, where it is mounted.
+    pub key: String,
+    /// Where it comes from at restore; at a dump again the name.
+    pub value: String,
+}
+
+/// A descriptor that takes the place of one in the images (`inherit_fd`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherited {
+    /// The name in the images, such as `pipe:[4711]`.
+    pub key: String,
+    /// The descriptor in criu.
+    pub fd: RawFd,
+}
+
+/// The options of a request (`criu_opts`). Those that are off or `None` are
+/// not sent, so criu's defaults hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the protocol's options are switches"
+)]
+pub struct Options {
+    /// The images' directory, in criu.
+    pub images_dir_fd: RawFd,
+    /// The directory of logs and statistics, in criu.
+    pub work_dir_fd: Option<RawFd>,
+    /// The first process to dump.
+    pub pid: Option<i32>,
+    /// The processes go on after a dump.
+    pub leave_running: bool,
+    /// Unix sockets may have a peer outside.
+    pub ext_unix_sk: bool,
+    /// TCP connections are kept.
+    pub tcp_established: bool,
+    /// TCP connections that are not established yet are left out.
+    pub tcp_skip_in_flight: bool,
+    /// The session may be led by somebody outside.
+    pub shell_job: bool,
+    /// File locks are kept.
+    pub file_locks: bool,
+    /// How much is logged, 0 to 4.
+    pub log_level: Option<i32>,
+    /// The log's name in the work directory.
+    pub log_file: Option<String>,
+    /// Where memory goes instead of into the images.
+    pub page_server: Option<PageServer>,
+    /// Moments are told as [`Type::Notify`].
+    pub notify_scripts: bool,
+    /// The root filesystem's path.
+    pub root: Option<String>,
+    /// The images of an earlier pre-dump, relative to these.
+    pub parent_img: Option<String>,
+    /// Later dumps may build on this one.
+    pub track_mem: bool,
+    /// Pages that are in a later image are dropped from the earlier.
+    pub auto_dedup: bool,
+    /// Files without a name are linked to one.
+    pub link_remap: bool,
+    /// Mounts that are not part of the images.
+    pub ext_mnt: Vec<External>,
+    /// How criu treats cgroups.
+    pub manage_cgroups: Option<CgroupMode>,
+    /// Restored processes are our children, not criu's.
+    pub rst_sibling: bool,
+    /// Descriptors that take the place of ones in the images.
+    pub inherit_fd: Vec<Inherited>,
+    /// External resources, such as `net[4026531992]:extRootNetNS`.
+    pub external: Vec<String>,
+    /// Namespaces that are restored without content, as `CLONE_NEW*` bits.
+    pub empty_ns: u32,
+    /// The cgroup by which processes are frozen.
+    pub freeze_cgroup: Option<String>,
+    /// Memory is fetched when it is touched.
+    pub lazy_pages: bool,
+    /// Where criu says that it waits for a client, in criu.
+    pub status_fd: Option<RawFd>,
+    /// The terminal's master comes with the notification of that name.
+    pub orphan_pts_master: bool,
+    /// A file of options that win over these.
+    pub config_file: Option<String>,
+    /// `TYPE:NAME` of the security profile to be restored with.
+    pub lsm_profile: Option<String>,
+    /// The SELinux context of mounts to be restored with.
+    pub lsm_mount_context: Option<String>,
+}
+
+impl Options {
+    fn write(&self, w: &mut Writer) {
+        w.int(1, self.images_dir_fd);
+        self.pid.inspect(|pid| w.int(2, *pid));
+        w.switch(3, self.leave_running);
+        w.switch(4, self.ext_unix_sk);
+        w.switch(5, self.tcp_established);
+        w.switch(7, self.shell_job);
+        w.switch(8, self.file_locks);
+        self.log_level.inspect(|level| w.int(9, *level));
+        text(w, 10, self.log_file.as_ref());
+        if let Some(server) = &self.page_server {
+            w.message(11, |w| {
+                w.bytes(1, server.address.as_bytes());
+                w.int(2, i32::from(server.port));
+            });
+        }
+        w.switch(12, self.notify_scripts);
+        text(w, 13, self.root.as_ref());
+        text(w, 14, self.parent_img.as_ref());
+        w.switch(15, self.track_mem);
+        w.switch(16, self.auto_dedup);
+        self.work_dir_fd.inspect(|fd| w.int(17, *fd));
+        w.switch(18, self.link_remap);
+        for mount in &self.ext_mnt {
+            w.message(23, |w| {
+                w.bytes(1, mount.key.as_bytes());
+                w.bytes(2, mount.value.as_bytes());
+            });
+        }
+        // For versions that don't know the mode yet.
+        w.switch(24, self.manage_cgroups.is_some());
+        w.switch(26, self.rst_sibling);
+        for inherited in &self.inherit_fd {
+            w.message(27, |w| {
+                w.bytes(1, inherited.key.as_bytes());
+                w.int(2, inherited.fd);
+            });
+        }
+        self.manage_cgroups.inspect(|mode| w.int(34, mode.number()));
+        for external in &self.external {
+            w.bytes(37, external.as_bytes());
+        }
+        if self.empty_ns != 0 {
+            w.uint(38, self.empty_ns);
+        }
+        text(w, 44, self.freeze_cgroup.as_ref());
+        w.switch(46, self.tcp_skip_in_flight);
+        w.switch(48, self.lazy_pages);
+        self.status_fd.inspect(|fd| w.int(49, *fd));
+        w.switch(50, self.orphan_pts_master);
+        text(w, 51, self.config_file.as_ref());
+        text(w, 53, self.lsm_profile.as_ref());
+        text(w, 63, self.lsm_mount_context.as_ref());
+    }
+}
+
+fn text(w: &mut Writer, field: u32, value: Option<&String>) {
+    value.inspect(|value| w.bytes(field, value.as_bytes()));
+}
+
+/// What we send (`criu_req`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A dump, a pre-dump or a restore.
+    Work(Type, Box<Options>),
+    /// Our word on a notification: go on, or give up.
+    Notified(bool),
+    /// The question which criu it is.
+    Version,
+}
+
+impl Request {
+    /// The packet.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        match self {
+            Request::Work(kind, options) => {
+                w.int(1, kind.number());
+                w.message(2, |w| options.write(w));
+            }
+            Request::Notified(success) => {
+                w.int(1, Type::Notify.number());
+                w.uint(3, u32::from(*success));
+            }
+            Request::Version => w.int(1, Type::Version.number()),
+        }
+        w.finish()
+    }
+}
+
+/// A moment on the way (`criu_notify`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notify {
+    /// Its name, such as `post-restore`.
+    pub script: String,
+    /// The first process, once there is one.
+    pub pid: Option<i32>,
+}
+
+/// What criu answers (`criu_resp`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// What it answers; `None` for a type that we never ask for.
+    pub kind: Option<Type>,
+    /// Whether it was done.
+    pub success: bool,
+    /// The pid of the first restored process.
+    pub restored: Option<i32>,
+    /// The moment that it tells of.
+    pub notify: Option<Notify>,
+    /// The errno at the root of a failure.
+    pub errno: Option<i32>,
+    /// The words for a failure.
+    pub message: Option<String>,
+    /// Of criu, as major * 10000 + minor * 100 + sublevel.
+    pub version: Option<i32>,
+}
+
+impl Response {
+    /// Reads a packet; `None` for one that is no message.
+    #[must_use]
+    pub fn decode(packet: &[u8]) -> Option<Self> {
+        let fields = wire::fields(packet)?;
+        let of = |number| field(&fields, number);
+        let embedded = |number| match of(number) {
+            Some(wire::Value::Bytes(bytes)) => wire::fields(bytes),
+            _ => None,
+        };
+        let int = |fields: &[(u64, wire::Value<'_>)], number| field(fields, number)?.int();
+        Some(Self {
+            kind: Type::from_number(of(1)?.int()?),
+            success: of(2)?.int()? != 0,
+            restored: embedded(4).and_then(|restore| int(&restore, 1)),
+            notify: embedded(5).map(|notify| Notify {
+                script: field(&notify, 1)
+                    .and_then(|script| script.text())
+                    .unwrap_or_default(),
+                pid: int(&notify, 2),
+            }),
+            errno: of(7).and_then(|errno| errno.int()),
+            message: of(9).and_then(|message| message.text()),
+            version: embedded(10).and_then(|version| {
+                let part = |number| int(&version, number).unwrap_or(0);
+                let minor = part(2).checked_mul(100)?;
+                let major = int(&version, 1)?.checked_mul(10_000)?;
+                major.checked_add(minor)?.checked_add(part(4))
+            }),
+        })
+    }
+}
+
+/// The last value of a field, as the format wants it of repeated ones.
+fn field<'a>(fields: &[(u64, wire::Value<'a>)], number: u64) -> Option<wire::Value<'a>> {
+    let mut of_number = fields.iter().rev().filter(|(found, _)| *found == number);
+    of_number.next().map(|(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(options: Options) -> Vec<u8> {
+        Request::Work(Type::Dump, Box::new(options)).encode()
+    }
+
+    #[test]
+    fn an_option_is_written_under_its_number() {
+        let own = Options::default;
+        let some = |text: &str| Some(text.to_owned());
+        let cases: [(&str, Options, &[u8]); 17] = [
+            ("nothing", own(), &[]),
+            (
+                "pid",
+                Options {
+                    pid: Some(5),
+                    ..own()
+                },
+                &[0x10, 5],
+            ),
+            (
+                "leave_running",
+                Options {
+                    leave_running: true,
+                    ..own()
+                },
+                &[0x18, 1],
+            ),
+            (
+                "tcp_established",
+                Options {
+                    tcp_established: true,
+                    ..own()
+                },
+                &[0x28, 1],
+            ),
+            (
+                "file_locks",
+                Options {
+                    file_locks: true,
+                    ..own()
+                },
+                &[0x40, 1],
+            ),
+            (
+                "log_file",
+                Options {
+                    log_file: some("d"),
+                    ..own()
+                },
+                &[0x52, 1, b'd'],
+            ),
+            (
+                "page_server",
+                Options {
+                    page_server: Some(PageServer {
+                        address: "h".to_owned(),
+                        port: 80,
+                    }),
+                    ..own()
+                },
+                &[0x5a, 5, 0x0a, 1, b'h', 0x10, 80],
+            ),
+            (
+                "root",
+                Options {
+                    root: some("/"),
+                    ..own()
+                },
+                &[0x6a, 1, b'/'],
+            ),
+            (
+                "work_dir_fd",
+                Options {
+                    work_dir_fd: Some(4),
+                    ..own()
+                },
+                &[0x88, 1, 4],
+            ),
+            (
+                "ext_mnt",
+                Options {
+                    ext_mnt: vec![External {
+                        key: "a".to_owned(),
+                        value: "b".to_owned(),
+                    }],
+                    ..own()
+                },
+                &[0xba, 1, 6, 0x0a, 1, b'a', 0x12, 1, b'b'],
+            ),
+            (
+                "manage_cgroups, ignore",
+                Options {
+                    manage_cgroups: Some(CgroupMode::Ignore),
+                    ..own()
+                },
+                &[0xc0, 1, 1, 0x90, 2, 0],
+            ),
+            (
+                "inherit_fd",
+                Options {
+                    inherit_fd: vec![Inherited {
+                        key: "p".to_owned(),
+                        fd: 3,
+                    }],
+                    ..own()
+                },
+                &[0xda, 1, 5, 0x0a, 1, b'p', 0x10, 3],
+            ),
+            (
+                "empty_ns",
+                Options {
+                    empty_ns: 0x4000_0000,
+                    ..own()
+                },
+                &[0xb0, 2, 0x80, 0x80, 0x80, 0x80, 4],
+            ),
+            (
+                "lazy_pages",
+                Options {
+                    lazy_pages: true,
+                    ..own()
+                },
+                &[0x80, 3, 1],
+            ),
+            (
+                "orphan_pts_master",
+                Options {
+                    orphan_pts_master: true,
+                    ..own()
+                },
+                &[0x90, 3, 1],
+            ),
+            (
+                "config_file",
+                Options {
+                    config_file: some("c"),
+                    ..own()
+                },
+                &[0x9a, 3, 1, b'c'],
+            ),
+            (
+                "lsm_mount_context",
+                Options {
+                    lsm_mount_context: some("l"),
+                    ..own()
+                },
+                &[0xfa, 3, 1, b'l'],
+            ),
+        ];
+        for (name, options, expected) in cases {
+            let inner = u8::try_from(expected.len() + 2).unwrap();
+            let mut packet = vec![0x08, 1, 0x12, inner, 0x08, 0];
+            packet.extend_from_slice(expected);
+            assert_eq!(dump(options), packet, "{name}");
+        }
+    }
+
+    #[test]
+    fn our_word_on_a_notification_is_always_written() {
+        assert_eq!(Request::Notified(true).encode(), [0x08, 6, 0x18, 1]);
+        assert_eq!(Request::Notified(false).encode(), [0x08, 6, 0x18, 0]);
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let none = Response {
+            kind: None,
+            success: true,
+            restored: None,
+            notify: None,
+            errno: None,
+            message: None,
+            version: None,
+        };
+        let notify = |script: &str, pid| {
+            Some(Notify {
+                script: script.to_owned(),
+                pid,
+            })
+        };
+        let cases: [(&str, &[u8], Option<Response>); 8] = [
+            (
+                "a dump",
+                &[0x08, 1, 0x10, 1],
+                Some(Response {
+                    kind: Some(Type::Dump),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "restored",
+                &[0x08, 2, 0x10, 1, 0x22, 2, 0x08, 42],
+                Some(Response {
+                    kind: Some(Type::Restore),
+                    restored: Some(42),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "a moment",
+                &[0x08, 6, 0x10, 1, 0x2a, 6, 0x0a, 2, b'p', b'r', 0x10, 7],
+                Some(Response {
+                    kind: Some(Type::Notify),
+                    notify: notify("pr", Some(7)),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "a failure",
+                &[0x08, 1, 0x10, 0, 0x38, 2, 0x4a, 2, b'n', b'o'],
+                Some(Response {
+                    kind: Some(Type::Dump),
+                    success: false,
+                    errno: Some(2),
+                    message: Some("no".to_owned()),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "3.17.1",
+                &[0x08, 10, 0x10, 1, 0x52, 6, 0x08, 3, 0x10, 17, 0x20, 1],
+                Some(Response {
+                    kind: Some(Type::Version),
+                    version: Some(31_701),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "a type of tomorrow",
+                &[0x08, 99, 0x10, 1],
+                Some(none.clone()),
+            ),
+            ("no outcome", &[0x08, 1], None),
+            ("cut short", &[0x08, 1, 0x10], None),
+        ];
+        for (name, packet, expected) in cases {
+            assert_eq!(Response::decode(packet), expected, "{name}");
+        }
+    }
+}
