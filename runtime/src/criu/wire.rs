@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn what_is_read_has_bounds() {
         let one = |value| Some(vec![(1, value)]);
-        let cases: [(&str, &[u8], Option<Vec<(u64, Value)>>); 10] = [
+        type Read<'a> = Option<Vec<(u64, Value<'a>)>>;
+        let cases: [(&str, &[u8], Read<'_>); 10] = [
             ("empty", &[], Some(Vec::new())),
             ("varint", &[0x08, 0x96, 0x01], one(Value::Varint(150))),
             ("text", &[0x0a, 1, b'x'], one(Value::Bytes(b"x"))),
