@@ -22,7 +22,7 @@ use super::device;
 use super::masks::Masks;
 use super::mount;
 use super::procfs;
-use super::root::Root;
+use super::root::{Missing, Root};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::mount_options::{Attributes, Propagation, PropagationType};
 use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
@@ -84,6 +84,19 @@ impl BegunRoot {
         let _ = file::set_umask(umask);
         self.done = count;
         done
+    }
+
+    /// Makes the place for a mount at `path`, where it is missing.
+    ///
+    /// # Errors
+    /// Those of looking it up and making it inside the root.
+    pub fn make_mount_point(&self, path: &Path, is_directory: bool) -> Result<()> {
+        let missing = match is_directory {
+            true => Missing::Directory,
+            false => Missing::File,
+        };
+        self.root.find_or_make(path, missing)?;
+        Ok(())
     }
 
     /// Performs what is left. Call it once the container is in its cgroup.

@@ -37,8 +37,8 @@ pub struct Global {
     /// Whether to go on where cgroups can't be written: true, false or auto
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::rootless)]
     pub rootless: Rootless,
-    /// Taken and ignored: the path of the criu binary
-    #[arg(long, value_name = "PATH", hide = true)]
+    /// The path of the criu binary [default: criu in $PATH]
+    #[arg(long, value_name = "PATH")]
     pub criu: Option<PathBuf>,
     /// Print the version
     #[arg(long, short = 'v', exclusive = true)]

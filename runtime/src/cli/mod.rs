@@ -13,6 +13,7 @@
 //! and is where man pages and completions come from (`hack/docs`).
 
 mod argv;
+mod checkpoint;
 mod global;
 mod lifecycle;
 mod observe;
@@ -24,6 +25,7 @@ use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
+pub use checkpoint::{Checkpoint, Criu, Lock, Restore};
 pub use global::{CgroupManager, Global, Rootless};
 pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, Update};
 pub use observe::{
@@ -114,6 +116,18 @@ pub enum Command {
     Mounts(Mounts),
     /// Print statistics and out-of-memory events of a container
     Events(Events),
+    /// Write the state of a running container to files, by CRIU
+    ///
+    /// The container ends, unless it is to be left running, and `rrun restore`
+    /// makes it again from the files, here or on another host.
+    #[command(verbatim_doc_comment, after_help = CHECKPOINT)]
+    Checkpoint(Checkpoint),
+    /// Make a container again from the files of a checkpoint
+    ///
+    /// The bundle is the one that it was made from, or a copy. The container's
+    /// standard streams, as far as they were pipes, become those of this command.
+    #[command(verbatim_doc_comment, after_help = RESTORE)]
+    Restore(Restore),
     /// Write a config.json to begin with
     ///
     /// It runs a shell on the root filesystem in the folder rootfs, in
@@ -153,6 +167,13 @@ const MOUNTS: &str = "Examples:
   echo '[{\"destination\":\"/mnt\",\"source\":\"/srv\",\"options\":[\"rbind\",\"ro\"]}]' > srv.json
   rrun mounts add web srv.json
   rrun mounts remove web srv.json";
+const CHECKPOINT: &str = "Examples:
+  rrun checkpoint --image-path web.images web
+  rrun checkpoint --leave-running --tcp-established --image-path web.images web
+  rrun checkpoint --pre-dump --image-path first web
+  rrun checkpoint --parent-path ../first --image-path last web";
+const RESTORE: &str = "Example:
+  rrun restore --detach --bundle bundle/ --image-path web.images web";
 const SPEC: &str = "Example:
   mkdir -p web/rootfs/bin
   cp /bin/busybox web/rootfs/bin/sh
@@ -228,7 +249,7 @@ pub fn parse(argv: &[OsString]) -> Result<Parsed, Box<Misread>> {
 type Definition = fn(clap::Command) -> clap::Command;
 
 /// The commands and where each is defined.
-const DEFINITIONS: [(&str, Definition); 17] = [
+const DEFINITIONS: [(&str, Definition); 19] = [
     ("create", Create::augment_args),
     ("start", Start::augment_args),
     ("state", State::augment_args),
@@ -243,6 +264,8 @@ const DEFINITIONS: [(&str, Definition); 17] = [
     ("update", Update::augment_args),
     ("mounts", Mounts::augment_args),
     ("events", Events::augment_args),
+    ("checkpoint", Checkpoint::augment_args),
+    ("restore", Restore::augment_args),
     ("spec", Spec::augment_args),
     ("features", Features::augment_args),
     ("plan", Plan::augment_args),

@@ -51,6 +51,19 @@ pub(super) struct Launched {
     pub(super) plan: Plan,
 }
 
+/// A container about which everything is decided and nothing done.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Every decision about it.
+    pub(super) plan: Plan,
+    /// What is written down about it.
+    pub(super) record: Record,
+    /// Its config.json.
+    pub(super) json: Vec<u8>,
+    /// What the command line decides.
+    pub(super) options: Options,
+}
+
 /// Makes the container `id` from the bundle that `new` names. What a failure
 /// leaves is removed, the state directory too.
 ///
@@ -65,6 +78,37 @@ pub(super) fn launch(
     bundle: &Path,
     start: Start,
 ) -> Result<Launched> {
+    let Prepared {
+        plan,
+        mut record,
+        json,
+        options,
+    } = prepare(global, log, new, id, bundle, start)?;
+    let container = Root::open(global.root.as_deref())?.create(id)?;
+    match make(&plan, &container, &mut record, &json, start, options) {
+        Ok((created, relay)) => Ok(Launched {
+            container,
+            record,
+            created,
+            relay,
+            plan,
+        }),
+        Err(error) => Err(abandon(log, container, &plan, &record, error)),
+    }
+}
+
+/// Decides about the container `id` from the bundle that `new` names.
+///
+/// # Errors
+/// A config.json that can't be carried out, options that don't fit it.
+pub(super) fn prepare(
+    global: &Global,
+    log: &Log,
+    new: &New,
+    id: &ContainerId,
+    bundle: &Path,
+    start: Start,
+) -> Result<Prepared> {
     let preserved = preserved_descriptors(new.preserve_fds)?;
     let bundle = sys::call(bundle.canonicalize(), || format!("realpath({bundle:?})"))
         .context(|| "find the bundle")?;
@@ -112,18 +156,12 @@ pub(super) fn launch(
         },
         rootless: host.rootless,
     };
-    let container = Root::open(global.root.as_deref())?.create(id)?;
-    let mut record = record(id, &plan, &spec);
-    match make(&plan, &container, &mut record, &json, start, options) {
-        Ok((created, relay)) => Ok(Launched {
-            container,
-            record,
-            created,
-            relay,
-            plan,
-        }),
-        Err(error) => Err(abandon(log, container, &plan, &record, error)),
-    }
+    Ok(Prepared {
+        record: record(id, &plan, &spec),
+        plan,
+        json,
+        options,
+    })
 }
 
 /// Somebody without root's rights has them in a user namespace only.
@@ -218,7 +256,13 @@ fn make(
 
 /// Removes the state of a container that could not be made, and runs its
 /// poststop hooks (runtime.md, "Lifecycle").
-fn abandon(log: &Log, container: Locked, plan: &Plan, record: &Record, error: Error) -> Error {
+pub(super) fn abandon(
+    log: &Log,
+    container: Locked,
+    plan: &Plan,
+    record: &Record,
+    error: Error,
+) -> Error {
     let removed = container.remove();
     super::delete::run_poststop(log, &plan.hooks.poststop, &record.hook_state());
     match removed {

@@ -1,5 +1,6 @@
 //! The commands, a file for each: options in, effects and output out.
 
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -13,6 +14,7 @@ pub mod pause;
 pub mod plan;
 mod processes;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod spec;
@@ -52,6 +54,8 @@ pub fn execute(invocation: &Invocation, log: &Log) -> Result<u8> {
         Command::Update(args) => update::execute(global, log, args).map(|()| 0),
         Command::Mounts(args) => mounts::execute(global, log, args).map(|()| 0),
         Command::Events(args) => events::execute(global, log, args).map(|()| 0),
+        Command::Checkpoint(args) => checkpoint::execute(global, log, args).map(|()| 0),
+        Command::Restore(args) => restore::execute(global, log, args),
         Command::Spec(args) => spec::execute(args).map(|()| 0),
         Command::Features(_) => features::execute().map(|()| 0),
     }
@@ -80,6 +84,8 @@ impl Command {
             Command::Update(args) => of("update", &args.id),
             Command::Mounts(args) => of("mounts", &args.id),
             Command::Events(args) => of("events", &args.id),
+            Command::Checkpoint(args) => of("checkpoint", &args.id),
+            Command::Restore(args) => of("restore", &args.id),
             Command::Spec(_) => "spec".to_owned(),
             Command::Features(_) => "features".to_owned(),
             Command::Plan(args) => format!("plan {:?}", args.bundle()),

@@ -77,7 +77,12 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
 }
 
 /// Deletes the container, unless somebody else has done so meanwhile.
-fn clean_up(log: &Log, container: Container, record: &Record, poststop: &[Hook]) -> Result<()> {
+pub(super) fn clean_up(
+    log: &Log,
+    container: Container,
+    record: &Record,
+    poststop: &[Hook],
+) -> Result<()> {
     match container.lock() {
         Ok(container) => super::delete::destroy(log, container, record, poststop),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),

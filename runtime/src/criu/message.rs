@@ -97,6 +97,55 @@ pub struct Inherited {
     pub fd: RawFd,
 }
 
+/// A cgroup that takes the place of the one in the images (`cgroup_root`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupRoot {
+    /// The v1 controllers of its hierarchy; `None` for all hierarchies.
+    pub controllers: Option<String>,
+    /// Its path in the hierarchy.
+    pub path: String,
+}
+
+/// A namespace to join at restore (`join_namespace`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedNamespace {
+    /// Its type as below `/proc/PID/ns`.
+    pub kind: String,
+    /// Its file.
+    pub path: String,
+}
+
+/// How connections are kept from changing meanwhile
+/// (`criu_network_lock_method`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkLock {
+    /// By rules of iptables.
+    Iptables,
+    /// By rules of nftables.
+    Nftables,
+    /// Not at all.
+    Skip,
+}
+
+impl NetworkLock {
+    fn number(self) -> i32 {
+        match self {
+            NetworkLock::Iptables => 1,
+            NetworkLock::Nftables => 2,
+            NetworkLock::Skip => 3,
+        }
+    }
+}
+
+/// What criu and the kernel can do together (`criu_features`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Pages that changed are told, as a pre-dump needs it.
+    pub mem_track: bool,
+    /// Pages can be fetched when they are touched.
+    pub lazy_pages: bool,
+}
+
 /// The options of a request (`criu_opts`). Those that are off or `None` are
 /// not sent, so criu's defaults hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,6 +194,8 @@ pub struct Options {
     pub ext_mnt: Vec<External>,
     /// How criu treats cgroups.
     pub manage_cgroups: Option<CgroupMode>,
+    /// The cgroups of a restored container.
+    pub cg_root: Vec<CgroupRoot>,
     /// Restored processes are our children, not criu's.
     pub rst_sibling: bool,
     /// Descriptors that take the place of ones in the images.
@@ -153,6 +204,8 @@ pub struct Options {
     pub external: Vec<String>,
     /// Namespaces that are restored without content, as `CLONE_NEW*` bits.
     pub empty_ns: u32,
+    /// Namespaces to join.
+    pub join_ns: Vec<JoinedNamespace>,
     /// The cgroup by which processes are frozen.
     pub freeze_cgroup: Option<String>,
     /// Memory is fetched when it is touched.
@@ -163,10 +216,14 @@ pub struct Options {
     pub orphan_pts_master: bool,
     /// A file of options that win over these.
     pub config_file: Option<String>,
+    /// TCP connections are restored closed.
+    pub tcp_close: bool,
     /// `TYPE:NAME` of the security profile to be restored with.
     pub lsm_profile: Option<String>,
     /// The SELinux context of mounts to be restored with.
     pub lsm_mount_context: Option<String>,
+    /// How connections are kept from changing.
+    pub network_lock: Option<NetworkLock>,
 }
 
 impl Options {
@@ -201,6 +258,12 @@ impl Options {
         }
         // For versions that don't know the mode yet.
         w.switch(24, self.manage_cgroups.is_some());
+        for root in &self.cg_root {
+            w.message(25, |w| {
+                text(w, 1, root.controllers.as_ref());
+                w.bytes(2, root.path.as_bytes());
+            });
+        }
         w.switch(26, self.rst_sibling);
         for inherited in &self.inherit_fd {
             w.message(27, |w| {
@@ -215,14 +278,22 @@ impl Options {
         if self.empty_ns != 0 {
             w.uint(38, self.empty_ns);
         }
+        for joined in &self.join_ns {
+            w.message(39, |w| {
+                w.bytes(1, joined.kind.as_bytes());
+                w.bytes(2, joined.path.as_bytes());
+            });
+        }
         text(w, 44, self.freeze_cgroup.as_ref());
         w.switch(46, self.tcp_skip_in_flight);
         w.switch(48, self.lazy_pages);
         self.status_fd.inspect(|fd| w.int(49, *fd));
         w.switch(50, self.orphan_pts_master);
         text(w, 51, self.config_file.as_ref());
+        w.switch(52, self.tcp_close);
         text(w, 53, self.lsm_profile.as_ref());
         text(w, 63, self.lsm_mount_context.as_ref());
+        self.network_lock.inspect(|how| w.int(64, how.number()));
     }
 }
 
@@ -239,6 +310,8 @@ pub enum Request {
     Notified(bool),
     /// The question which criu it is.
     Version,
+    /// The question what criu and the kernel can do.
+    Features,
 }
 
 impl Request {
@@ -256,6 +329,13 @@ impl Request {
                 w.uint(3, u32::from(*success));
             }
             Request::Version => w.int(1, Type::Version.number()),
+            Request::Features => {
+                w.int(1, Type::FeatureCheck.number());
+                w.message(5, |w| {
+                    w.switch(1, true);
+                    w.switch(2, true);
+                });
+            }
         }
         w.finish()
     }
@@ -287,6 +367,8 @@ pub struct Response {
     pub message: Option<String>,
     /// Of criu, as major * 10000 + minor * 100 + sublevel.
     pub version: Option<i32>,
+    /// What it can do.
+    pub features: Features,
 }
 
 impl Response {
@@ -318,6 +400,12 @@ impl Response {
                 let major = int(&version, 1)?.checked_mul(10_000)?;
                 major.checked_add(minor)?.checked_add(part(4))
             }),
+            features: embedded(8)
+                .map(|features| Features {
+                    mem_track: int(&features, 1) == Some(1),
+                    lazy_pages: int(&features, 2) == Some(1),
+                })
+                .unwrap_or_default(),
         })
     }
 }
@@ -340,7 +428,7 @@ mod tests {
     fn an_option_is_written_under_its_number() {
         let own = Options::default;
         let some = |text: &str| Some(text.to_owned());
-        let cases: [(&str, Options, &[u8]); 17] = [
+        let cases: [(&str, Options, &[u8]); 21] = [
             ("nothing", own(), &[]),
             (
                 "pid",
@@ -472,6 +560,44 @@ mod tests {
                 &[0x9a, 3, 1, b'c'],
             ),
             (
+                "cg_root",
+                Options {
+                    cg_root: vec![CgroupRoot {
+                        controllers: some("cpu"),
+                        path: "/c".to_owned(),
+                    }],
+                    ..own()
+                },
+                &[0xca, 1, 9, 0x0a, 3, b'c', b'p', b'u', 0x12, 2, b'/', b'c'],
+            ),
+            (
+                "join_ns",
+                Options {
+                    join_ns: vec![JoinedNamespace {
+                        kind: "ipc".to_owned(),
+                        path: "/i".to_owned(),
+                    }],
+                    ..own()
+                },
+                &[0xba, 2, 9, 0x0a, 3, b'i', b'p', b'c', 0x12, 2, b'/', b'i'],
+            ),
+            (
+                "tcp_close",
+                Options {
+                    tcp_close: true,
+                    ..own()
+                },
+                &[0xa0, 3, 1],
+            ),
+            (
+                "network_lock",
+                Options {
+                    network_lock: Some(NetworkLock::Skip),
+                    ..own()
+                },
+                &[0x80, 4, 3],
+            ),
+            (
                 "lsm_mount_context",
                 Options {
                     lsm_mount_context: some("l"),
@@ -504,6 +630,7 @@ mod tests {
             errno: None,
             message: None,
             version: None,
+            features: Features::default(),
         };
         let notify = |script: &str, pid| {
             Some(Notify {
@@ -511,7 +638,7 @@ mod tests {
                 pid,
             })
         };
-        let cases: [(&str, &[u8], Option<Response>); 8] = [
+        let cases: [(&str, &[u8], Option<Response>); 9] = [
             (
                 "a dump",
                 &[0x08, 1, 0x10, 1],
@@ -555,6 +682,18 @@ mod tests {
                 Some(Response {
                     kind: Some(Type::Version),
                     version: Some(31_701),
+                    ..none.clone()
+                }),
+            ),
+            (
+                "what it can do",
+                &[0x08, 9, 0x10, 1, 0x42, 4, 0x08, 1, 0x10, 0],
+                Some(Response {
+                    kind: Some(Type::FeatureCheck),
+                    features: Features {
+                        mem_track: true,
+                        lazy_pages: false,
+                    },
                     ..none.clone()
                 }),
             ),

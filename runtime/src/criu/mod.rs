@@ -6,12 +6,16 @@
 //! word; the last one has the type that was asked for, and the outcome.
 //!
 //! [`wire`] is protobuf's encoding as far as these messages need it,
-//! [`message`] the messages. Both are pure.
+//! [`message`] the messages; both are pure. [`session`] is the process that
+//! speaks them.
 //! Source: criu's `images/rpc.proto` and <https://criu.org/RPC>.
 
 mod message;
+mod session;
 mod wire;
 
 pub use message::{
-    CgroupMode, External, Inherited, Notify, Options, PageServer, Request, Response, Type,
+    CgroupMode, CgroupRoot, External, Features, Inherited, JoinedNamespace, NetworkLock, Notify,
+    Options, PageServer, Request, Response, Type,
 };
+pub use session::{Launch, Log, Session, features, find, version};

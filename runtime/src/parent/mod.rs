@@ -17,6 +17,7 @@ pub mod gate;
 pub mod hot_mounts;
 mod network;
 mod newborn;
+pub mod restore;
 mod seccomp_agent;
 pub mod sources;
 

@@ -9,6 +9,7 @@ pub mod annotations;
 pub mod capabilities;
 pub mod cgroup;
 pub mod cgroup_mounts;
+pub mod checkpoint;
 pub mod container;
 pub mod devices;
 pub mod exec;
