@@ -45,6 +45,8 @@ pub enum Needs {
     Vm,
     /// The same, with AppArmor on.
     AppArmor,
+    /// A criu that can read this kernel's vDSO: that of `hack/vm`.
+    Criu,
     /// Pairs of virtual network devices, and `ip`.
     Veth,
     /// A tmpfs that can be idmapped (Linux 6.3).
@@ -190,6 +192,9 @@ impl Case {
             (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
             (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, _) if !in_vm() => {
                 Some("only in hack/vm".to_owned())
+            }
+            (Needs::Criu, _) if !in_vm() => {
+                Some("Debian's criu is too old for this kernel: only in hack/vm".to_owned())
             }
             (Needs::UserSystemd, _) if !Path::new("/run/user/7000/bus").exists() => {
                 Some("no user has a systemd here".to_owned())

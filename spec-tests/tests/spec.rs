@@ -12,6 +12,8 @@ mod bad_config;
 mod cgroup_v2;
 #[path = "cases/cgroups.rs"]
 mod cgroups;
+#[path = "cases/checkpoint.rs"]
+mod checkpoint;
 #[path = "cases/console.rs"]
 mod console;
 #[path = "cases/exec.rs"]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
             ("rootless", rootless::CASES),
             ("seccomp", seccomp::CASES),
             ("faults", faults::CASES),
+            ("checkpoint", checkpoint::CASES),
             ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
             ("attacks", attacks::CASES),

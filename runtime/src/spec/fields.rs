@@ -243,7 +243,7 @@ const NOTES: &str = "
 /// The annotations that runc and crun look at; one that ends with `*` is a prefix.
 pub const ANNOTATIONS: &[Field] = &[
     handled("org.systemd.property.*"),
-    ignored("org.criu.config", "nothing is checkpointed"),
+    handled("org.criu.config"),
     handled("run.oci.keep_original_groups"),
     handled("run.oci.mount_context_type"),
     handled("run.oci.pidfd_receiver"),

@@ -173,6 +173,13 @@ fn run(words: &[&str]) -> Option<Value> {
             // A second process that outlives nothing: it sleeps until killed.
             json!({ "pid": sys::fork(|| { pause(); 0 }) })
         }
+        // Held until the end.
+        ["lock", path] => {
+            let file = fs::File::create(path).expect("a file");
+            file.lock().expect("flock");
+            std::mem::forget(file);
+            json!({ "locked": path })
+        }
         ["touch-memory", mebibytes] => touch(mebibytes.parse().expect("MiB")),
         ["hold-memory", mebibytes] => {
             let kept = fill(mebibytes.parse().expect("MiB"));

@@ -698,15 +698,20 @@ fn unknown_method(test: &Test) {
     task.end_all();
 }
 
-/// Without criu no runtime can; with it the container is saved.
+/// With a criu that knows the kernel the container is saved, else that is told; it
+/// runs on in any case.
 fn checkpoint(test: &Test) {
     let containerd = one(test);
     let task = Task::run(&containerd, sleeper(test), Streams::none());
     let image = test.directory.join("image");
-    let failure = save(&task, image.to_str().expect("text")).expect_err("criu is there?");
-    let codes = [Some(Code::UNKNOWN), Some(Code::UNIMPLEMENTED)];
-    assert!(codes.contains(&failure.code), "{}", failure.text);
-    assert!(!failure.text.is_empty());
+    match save(&task, image.to_str().expect("text")) {
+        Ok(_) => assert!(image.join("inventory.img").exists()),
+        Err(failure) => {
+            let codes = [Some(Code::UNKNOWN), Some(Code::UNIMPLEMENTED)];
+            assert!(codes.contains(&failure.code), "{}", failure.text);
+            assert!(failure.text.contains("criu"), "{}", failure.text);
+        }
+    }
     let status = task.state("").expect("state").status.enum_value();
     assert_eq!(status, Ok(Status::RUNNING));
     task.end_all();
