@@ -42,8 +42,8 @@ const LONGEST: usize = 16 * 1024;
 /// What the child tells the parent.
 #[derive(Debug)]
 pub enum FromChild {
-    /// A stage process has made the container's process, of this pid in the
-    /// parent's pid namespace.
+    /// A stage process has made the container's process, which has this pid in
+    /// the parent's pid namespace and says so itself.
     Born(i32),
     /// Everything is mounted: time for `prestart` and `createRuntime`.
     HooksWanted,
@@ -162,7 +162,7 @@ impl ChildEnd {
         }
     }
 
-    /// Tells the parent that a stage process made `pid`.
+    /// Tells the parent that a stage process made this one, which is `pid`.
     ///
     /// # Errors
     /// Those of write(2).

@@ -42,6 +42,7 @@ pub mod terminal;
 pub mod trace;
 pub mod user;
 pub mod view;
+pub mod watch;
 
 pub use bundle::Bundle;
 pub use case::{Case, Needs, Oracle, Test};

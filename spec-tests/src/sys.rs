@@ -28,6 +28,26 @@ pub fn raw(number: i64, args: [i64; 6]) -> Result<i64, i32> {
     }
 }
 
+/// A system call as a 32-bit x86 program makes it, by its number there; None
+/// where no such program runs.
+pub fn call_32_bit(number: i32) -> Option<i32> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut result = i64::from(number);
+        // SAFETY: the numbers used here take no argument. Where the kernel has no
+        // such calls this is a fault that kills the process, as the caller knows.
+        unsafe {
+            std::arch::asm!("int 0x80", inout("rax") result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+        }
+        i32::try_from(result).ok()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = number;
+        None
+    }
+}
+
 /// System calls that an older kernel does not have, by name.
 const YOUNG: [(&str, i64); 9] = [
     ("openat2", libc::SYS_openat2),

@@ -6,6 +6,8 @@ mod annotations;
 mod apparmor;
 #[path = "cases/attacks.rs"]
 mod attacks;
+#[path = "cases/attacks_inside.rs"]
+mod attacks_inside;
 #[path = "cases/bad_config.rs"]
 mod bad_config;
 #[path = "cases/cgroup_v2.rs"]
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
             ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
             ("attacks", attacks::CASES),
+            ("attacks_inside", attacks_inside::CASES),
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
             ("systemd user", systemd_user::CASES),

@@ -53,6 +53,13 @@ impl SharedWords {
         }
     }
 
+    /// Word `at` itself, for a call that writes there; the last one for a number
+    /// beyond the page.
+    #[must_use]
+    pub fn place(self, at: usize) -> &'static AtomicU64 {
+        &self.0[at.min(WORDS - 1)]
+    }
+
     /// What either side stored last in word `at`, 0 beyond the page.
     #[must_use]
     pub fn load(self, at: usize) -> u64 {

@@ -35,6 +35,8 @@ pub enum Defence {
     SysctlNamespaces,
     /// A working directory outside the root is refused.
     WorkingDirectory,
+    /// Who enters is seen in the container once the host is behind him.
+    EnteredByFork,
     /// The child closes what it was not told to keep.
     ClosedDescriptors,
     /// `exec --cap` leaves the inheritable set alone.
@@ -47,6 +49,22 @@ pub enum Defence {
     SetGroups,
     /// What a hook started dies with it.
     HookGroup,
+    /// The child is not dumpable until it executes its program.
+    NotDumpable,
+    /// Only the null device masks a path.
+    NullDevice,
+    /// Kernel parameters and labels are written through a procfs of our own.
+    PrivateProcfs,
+    /// An id is a single plain name.
+    PlainIds,
+    /// Calls of an architecture that the profile does not name are killed.
+    ForeignArchitecture,
+    /// What is bound on /dev/console came from its master, not from a name.
+    OwnTerminal,
+    /// Without pivot_root, no procfs and sysfs of the host stays mounted.
+    HiddenProcfs,
+    /// The child is killed when its parent dies.
+    ParentDeath,
 }
 
 impl Defence {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -42,7 +43,7 @@ pub enum Forked {
 pub fn fork(clone: &Clone<'_>) -> Result<Forked> {
     let made = match clone3(clone) {
         Err(error) if clone.cgroup.is_none() && is_refused(&error) => {
-            (clone_legacy(clone.flags)?, None)
+            (clone_legacy(clone.flags, None)?, None)
         }
         made => made?,
     };
@@ -63,20 +64,28 @@ pub fn fork(clone: &Clone<'_>) -> Result<Forked> {
     }
 }
 
-/// Makes a child of our parent, a sibling of this process, by [`fork`]'s ways:
-/// its pid, or in the sibling `None`.
+/// Makes a child of our parent, a sibling of this process, by [`fork`]'s ways. In
+/// the sibling it returns its pid as this process sees it, else `None`: the
+/// kernel writes it to `place`, which both share, before the sibling runs. So
+/// the sibling can tell who it is, whatever becomes of this process.
 ///
 /// # Errors
 /// As for [`fork`].
-pub fn fork_sibling(flags: u64) -> Result<Option<Pid>> {
-    let flags = flags | u64::from(libc::CLONE_PARENT.cast_unsigned());
+pub fn fork_sibling(flags: u64, place: &'static AtomicU64) -> Result<Option<Pid>> {
+    let flag = |flag: i32| u64::from(flag.cast_unsigned());
+    let flags = flags | flag(libc::CLONE_PARENT) | flag(libc::CLONE_PARENT_SETTID);
     let clone = Clone {
         flags,
         cgroup: None,
     };
-    match clone3(&clone) {
-        Err(error) if is_refused(&error) => clone_legacy(flags),
-        made => Ok(made?.0),
+    let made = match clone3_telling(&clone, Some(place)) {
+        Err(error) if is_refused(&error) => clone_legacy(flags, Some(place))?,
+        made => made?.0,
+    };
+    let [a, b, c, d, ..] = place.load(Ordering::Relaxed).to_ne_bytes();
+    match made {
+        Some(_) => Ok(None),
+        None => Ok(Some(Pid::from_raw(i32::from_ne_bytes([a, b, c, d])))),
     }
 }
 
@@ -88,6 +97,14 @@ fn is_refused(error: &Error) -> bool {
 /// Makes a child by clone3(2), straight in its namespaces and cgroup: its pid,
 /// or in the child `None`, and its pidfd.
 fn clone3(clone: &Clone<'_>) -> Result<(Option<Pid>, Option<OwnedFd>)> {
+    clone3_telling(clone, None)
+}
+
+/// [`clone3`] with the place for `CLONE_PARENT_SETTID`, if that is in the flags.
+fn clone3_telling(
+    clone: &Clone<'_>,
+    place: Option<&'static AtomicU64>,
+) -> Result<(Option<Pid>, Option<OwnedFd>)> {
     let describe = || {
         let cgroup = clone
             .cgroup
@@ -103,7 +120,7 @@ fn clone3(clone: &Clone<'_>) -> Result<(Option<Pid>, Option<OwnedFd>)> {
         flags: clone.flags | flag(libc::CLONE_PIDFD),
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
         child_tid: 0,
-        parent_tid: 0,
+        parent_tid: address(place),
         exit_signal: 0,
         stack: 0,
         stack_size: 0,
@@ -122,7 +139,7 @@ fn clone3(clone: &Clone<'_>) -> Result<(Option<Pid>, Option<OwnedFd>)> {
     }
     // SAFETY: without CLONE_VM the child runs on a copy of this memory and of
     // this stack, as after fork(2); `args` outlives the call and `pidfd` is
-    // written, if at all, before it returns. The process is single-threaded
+    // written, if at all, before it returns; `place` lives for ever. The process is single-threaded
     // (the callers assert it), so no lock is held by a thread that is gone.
     let pid = unsafe {
         libc::syscall(
@@ -143,16 +160,30 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Makes a child by clone(2), without a pidfd: the first ones (Linux 5.2) can't
 /// be polled.
-fn clone_legacy(flags: u64) -> Result<Option<Pid>> {
+fn clone_legacy(flags: u64, place: Option<&'static AtomicU64>) -> Result<Option<Pid>> {
     let exit_signal = if flags & u64::from(libc::CLONE_PARENT.cast_unsigned()) == 0 {
         u64::from(libc::SIGCHLD.cast_unsigned())
     } else {
         0
     };
     // SAFETY: as for clone3: no CLONE_VM (checked by the caller's clone3), and a
-    // null stack means a copy of this one.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags | exit_signal, 0, 0, 0, 0) };
+    // null stack means a copy of this one. The second address is that of the
+    // parent's pid on every architecture.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags | exit_signal,
+            0,
+            address(place),
+            0,
+            0,
+        )
+    };
     forked(pid).map_err(|errno| Error::new(format!("clone({})", clone_flag_names(flags)), errno))
+}
+
+fn address(place: Option<&'static AtomicU64>) -> u64 {
+    place.map_or(0, |place| place.as_ptr().expose_provenance() as u64)
 }
 
 /// Reads what a raw clone returned: the pid, or in the child `None`.

@@ -143,14 +143,14 @@ fn enter_namespaces(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()>
 /// # Errors
 /// Those of clone3.
 pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
-    match process::fork_sibling(u64::from(flags.bits().cast_unsigned()))? {
+    let flags = u64::from(flags.bits().cast_unsigned());
+    match process::fork_sibling(flags, life.progress.place_of_pid())? {
+        None => process::exit_now(0),
         Some(pid) => {
-            // A parent that is gone has nothing to ask.
-            let told = life.channel.born(pid.as_raw());
-            process::exit_now(i32::from(told.is_err()))
-        }
-        None => {
             isolation::guard(life.unprivileged)?;
+            // Not told by the other, which may die before it could: this one and the
+            // parent would wait for each other.
+            life.channel.born(pid.as_raw())?;
             life.wait()?;
             if life.unprivileged {
                 credentials::set_dumpable(false)?;

@@ -1,7 +1,7 @@
 //! Device nodes, and the console.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat, makedev};
 
 use super::classic;
 use super::root::{Missing, Root};
-use super::rootfs::refused;
+use super::rootfs::{by_number, refused};
 use crate::error::Result;
 use crate::plan::devices::{Device, DeviceKind};
 use crate::sys;
@@ -89,12 +89,19 @@ pub(super) fn bind_file(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Resul
 /// # Errors
 /// A descriptor that is no terminal of a devpts.
 pub fn console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
+    let swapped;
+    let terminal = if Defence::OwnTerminal.is_out() {
+        swapped = by_name(terminal)?;
+        swapped.as_fd()
+    } else {
+        terminal
+    };
     let stat = file::stat(terminal)?;
     let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    if !character
+    let other = !character
         || !PTY_MAJORS.contains(&rustix::fs::major(stat.st_rdev))
-        || file::filesystem(terminal)?.magic != DEVPTS_MAGIC
-    {
+        || file::filesystem(terminal)?.magic != DEVPTS_MAGIC;
+    if other && !Defence::OwnTerminal.is_out() {
         return Err(refused("mount on \"/dev/console\": no pseudo-terminal"));
     }
     let root = Root::new(sys::call(root.try_clone_to_owned(), || "dup".to_owned())?);
@@ -107,14 +114,22 @@ pub fn console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<()> {
     bind_file(terminal, target.as_fd())
 }
 
+/// The mistake of those that bind a terminal by its name: what is there by now.
+fn by_name(terminal: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let number = by_number(terminal);
+    let name = file::read_link(rustix::fs::CWD, number.as_os_str())?;
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    Ok(file::open(&name, OFlags::PATH)?)
+}
+
 /// Opens the null device, and makes sure that it is it (CVE-2025-31133).
-pub(super) fn null(root: &Root) -> Result<std::os::fd::OwnedFd> {
+pub(super) fn null(root: &Root) -> Result<OwnedFd> {
     let path = Path::new("/dev/null");
     let fd = root.find(path, Links::Refuse)?;
     let stat = file::stat(fd.as_fd())?;
     let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == makedev(1, 3);
-    if is_null {
+    if is_null || Defence::NullDevice.is_out() {
         return Ok(fd);
     }
     Err(refused("\"/dev/null\" is not the null device"))

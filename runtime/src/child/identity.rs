@@ -44,6 +44,10 @@ pub fn assume(process: &Process) -> Result<()> {
     }
     credentials::set_gid(process.gid).context(|| "set group id")?;
     credentials::set_uid(process.uid).context(|| "set user id")?;
+    if (process.uid, process.gid) != (0, 0) && !Defence::NotDumpable.is_out() {
+        // The change has put it to what fs.suid_dumpable says, which may be 1.
+        credentials::set_dumpable(false)?;
+    }
     if reached.is_err() {
         change_directory(process)?;
     }

@@ -33,8 +33,10 @@ pub fn isolate(keep: &[BorrowedFd<'_>], preserved: i32, dumpable: bool) -> Resul
 pub fn guard(dumpable: bool) -> Result<()> {
     // A parent that died before this line shows as an end of file on the
     // channel, which the child reads next.
-    credentials::set_parent_death_signal(libc::SIGKILL)?;
-    if !dumpable {
+    if !Defence::ParentDeath.is_out() {
+        credentials::set_parent_death_signal(libc::SIGKILL)?;
+    }
+    if !dumpable && !Defence::NotDumpable.is_out() {
         credentials::set_dumpable(false)?;
     }
     Ok(credentials::set_name(c"rrun:[init]")?)

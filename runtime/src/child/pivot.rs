@@ -13,6 +13,7 @@ use super::rootfs::{PreparedRoot, by_number, keeps_shared};
 use crate::error::{Context, Result};
 use crate::plan::mounts::{Entry, Rootfs};
 use crate::sys;
+use crate::sys::mutation::Defence;
 use crate::sys::{file, mount};
 
 /// Enters the root; the working directory is then `/`.
@@ -63,7 +64,7 @@ fn move_to_top(root: &Root, rootfs: &Rootfs) -> Result<()> {
         "read(\"/proc/self/mountinfo\")".to_owned()
     })?;
     for path in kernel_filesystems(&mountinfo) {
-        if !path.starts_with(&rootfs.path) {
+        if !path.starts_with(&rootfs.path) && !Defence::HiddenProcfs.is_out() {
             hide(&path)?;
         }
     }

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 
 use pathrs::flags::OpenFlags;
 use pathrs::procfs::{ProcfsBase, ProcfsHandleBuilder};
+use rustix::fs::OFlags;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys;
+use crate::sys::file;
+use crate::sys::mutation::Defence;
+use crate::sys::{self};
 
 /// Writes each parameter, by its path below /proc/sys.
 ///
@@ -28,10 +31,14 @@ pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
         .context(|| "open procfs for sysctl")?;
     for (path, value) in sysctls {
         let below = Path::new("sys").join(path);
-        let mut file = procfs
-            .open(ProcfsBase::ProcRoot, below, OpenFlags::O_WRONLY)
-            .map_err(|error| failed(&error))
-            .context(|| format!("sysctl {path:?}"))?;
+        let mut file = if Defence::PrivateProcfs.is_out() {
+            whoever(&Path::new("/proc").join(below))?
+        } else {
+            procfs
+                .open(ProcfsBase::ProcRoot, below, OpenFlags::O_WRONLY)
+                .map_err(|error| failed(&error))
+                .context(|| format!("sysctl {path:?}"))?
+        };
         sys::call(file.write_all(value.as_bytes()), || {
             format!("write({value:?})")
         })
@@ -45,12 +52,20 @@ pub(super) fn write_sysctls(sysctls: &[(PathBuf, String)]) -> Result<()> {
 /// # Errors
 /// `ENOENT` for a file that the kernel doesn't have.
 pub(super) fn open_own(file: &str) -> Result<File> {
+    if Defence::PrivateProcfs.is_out() {
+        return whoever(&Path::new("/proc/thread-self").join(file));
+    }
     let procfs = ProcfsHandleBuilder::new()
         .build()
         .map_err(|error| failed(&error))?;
     procfs
         .open(ProcfsBase::ProcThreadSelf, file, OpenFlags::O_WRONLY)
         .map_err(|error| failed(&error))
+}
+
+/// The mistake of those that write to whatever is at that path.
+fn whoever(path: &Path) -> Result<File> {
+    Ok(file::open(path, OFlags::WRONLY)?.into())
 }
 
 /// An error of pathrs, which has several lines of its own.

@@ -5,6 +5,8 @@
 //! the parent, which so can say: died by SIGKILL in step "mounts". The moment
 //! goes with it, for `--timing`.
 
+use std::sync::atomic::AtomicU64;
+
 use crate::error::Result;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::monotonic;
@@ -93,6 +95,12 @@ impl Progress {
     pub fn reach(self, step: Step) {
         self.0.store(0, step as u64);
         self.0.store(1 + step as usize, monotonic());
+    }
+
+    /// Where the kernel writes the pid of a process made by a second fork.
+    #[must_use]
+    pub fn place_of_pid(self) -> &'static AtomicU64 {
+        self.0.place(1 + STEPS.len())
     }
 
     /// Whether the child reached `step` last.

@@ -20,6 +20,7 @@ use crate::plan::exec::Exec;
 use crate::seal;
 use crate::sys::file;
 use crate::sys::handle::Handle;
+use crate::sys::mutation::Defence;
 use crate::timing;
 
 /// The container to enter.
@@ -48,10 +49,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         state,
     } = target;
     let (ours, theirs) = channel::pair()?;
-    // Somebody without root's rights has none in the pid namespace before he
-    // is in the user namespace.
-    let second_fork = options.rootless && plan.namespaces.contains(CloneFlags::CLONE_NEWPID);
-    let born_inside = plan.namespaces.contains(CloneFlags::CLONE_NEWPID) && !second_fork;
+    let (second_fork, born_inside) = way_into_pid_namespace(plan.namespaces, options.rootless);
     let namespaces = if born_inside {
         plan.namespaces - CloneFlags::CLONE_NEWPID
     } else {
@@ -112,6 +110,21 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             Err(error)
         }
     }
+}
+
+/// How the pid namespace of the container is entered: by a second fork, or so
+/// that the process is born in it.
+///
+/// In it the container sees the process, and with `CAP_SYS_PTRACE` it opens
+/// `/proc/PID/root` and `/proc/PID/fd`, dumpable or not. So the host's root and
+/// descriptors are left behind first, and who comes in is a fork. That right
+/// does not reach over a user namespace, from the inside out. But into it
+/// somebody without root's rights has no other way either.
+fn way_into_pid_namespace(namespaces: CloneFlags, rootless: bool) -> (bool, bool) {
+    let enters = namespaces.contains(CloneFlags::CLONE_NEWPID);
+    let guarded = namespaces.contains(CloneFlags::CLONE_NEWUSER) && !rootless;
+    let second_fork = enters && !guarded && !Defence::EnteredByFork.is_out();
+    (second_fork, enters && !second_fork)
 }
 
 /// The root directory of the init `pid`, if no mount namespace brings it.

@@ -153,9 +153,11 @@ impl Newborn {
                 FromChild::Closed => return Err(self.died()),
                 FromChild::Terminal(master) => self.terminal = Some(master),
                 FromChild::Born(pid) => {
-                    self.become_grandparent(Pid::from_raw(pid))?;
+                    let stage = self.become_grandparent(Pid::from_raw(pid))?;
                     answer(self, FromChild::Born(pid))?;
                     self.channel.send(FromParent::Go)?;
+                    // It has ended, or nearly; the real one works meanwhile.
+                    stage.wait()?;
                 }
                 message @ (FromChild::HooksWanted | FromChild::Listener(_)) => {
                     answer(self, message)?;
@@ -166,12 +168,11 @@ impl Newborn {
     }
 
     /// The stage process has made the real one, which is our child too, and
-    /// ends.
-    fn become_grandparent(&mut self, pid: Pid) -> Result<()> {
+    /// ends: it, to be reaped.
+    fn become_grandparent(&mut self, pid: Pid) -> Result<Handle> {
         let stage = std::mem::replace(&mut self.handle, Handle::open_child(pid)?);
         self.pid = pid;
-        stage.wait()?;
-        Ok(())
+        Ok(stage)
     }
 
     /// Moves the child into the cgroup from outside, where it could not be born

@@ -32,6 +32,7 @@ pub use arch::Arch;
 
 use crate::error::{Error, Result};
 use crate::spec;
+use crate::sys::mutation::Defence;
 use arch::X32_BIT;
 use assemble::{Range, Section};
 use decide::Outcome;
@@ -236,7 +237,7 @@ fn program(profile: &Profile) -> Result<(Vec<Instruction>, Summary)> {
         }
     }
     summary.unconditional.sort_unstable();
-    let program = assemble::assemble(&sections, &outcomes.all, profile.default, FOREIGN);
+    let program = assemble::assemble(&sections, &outcomes.all, profile.default, foreign());
     if program.len() > MAX_INSTRUCTIONS {
         return Err(Error::config(
             "linux.seccomp",
@@ -250,6 +251,14 @@ fn program(profile: &Profile) -> Result<(Vec<Instruction>, Summary)> {
     Ok((program, summary))
 }
 
+/// What becomes of a call of an architecture that the profile does not name.
+fn foreign() -> Action {
+    if Defence::ForeignArchitecture.is_out() {
+        return Action::Allow;
+    }
+    FOREIGN
+}
+
 /// The ranges of the audit architecture of `arch`.
 fn section(
     profile: &Profile,
@@ -258,7 +267,7 @@ fn section(
     summary: &mut Summary,
 ) -> Result<Section> {
     let mut ranges = Ranges(Vec::with_capacity(512));
-    let foreign = outcomes.action(FOREIGN);
+    let foreign = outcomes.action(foreign());
     ranges.start(0, foreign);
     for part in Arch::ALL {
         if part.audit() != arch.audit() || !profile.architectures.contains(&part) {

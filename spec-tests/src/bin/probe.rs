@@ -168,6 +168,11 @@ fn run(words: &[&str]) -> Option<Value> {
             }
             result(sys::raw(number.parse().expect("a system call number"), six))
         }
+        ["call32", number] => match sys::call_32_bit(number.parse().expect("a number")) {
+            Some(value) => json!({ "value": value }),
+            None => json!({ "errno": libc::ENOSYS }),
+        },
+        ["fresh-proc"] => fresh_proc(),
         ["forks", count] => forks(count.parse().expect("a count")),
         ["orphan"] => {
             // A second process that outlives nothing: it sleeps until killed.
@@ -210,6 +215,7 @@ fn run(words: &[&str]) -> Option<Value> {
         ["clock", name] => clock(name),
         ["keyring"] => keyring(),
         ["scheduling"] => scheduling(),
+        ["watch", mark] => spec_tests::watch::watch(mark, &["probe", "true"], print),
         _ => {
             eprintln!("probe: no such command: {words:?}");
             std::process::exit(99)
@@ -438,6 +444,24 @@ fn keyring() -> Value {
         String::from_utf8_lossy(&buffer[..(size as usize).clamp(1, 256) - 1]).into_owned()
     });
     json!({ "id": result(id), "description": text })
+}
+
+/// Mounts a procfs in a user, mount and pid namespace of one's own: the kernel
+/// lets whoever sees one already that nothing is hidden of.
+fn fresh_proc() -> Value {
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    if let Err(errno) = sys::raw(libc::SYS_unshare, [flags.into(), 0, 0, 0, 0, 0]) {
+        return json!({ "unshare": errno });
+    }
+    let child = sys::fork(|| {
+        let (name, place) = (c"proc".as_ptr() as i64, c"/data".as_ptr() as i64);
+        let mounted = sys::raw(libc::SYS_mount, [name, place, name, 0, 0, 0]);
+        mounted.map_or_else(|errno| errno, |_| 0)
+    });
+    match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None) {
+        Ok(nix::sys::wait::WaitStatus::Exited(_, errno)) => json!({ "mount": errno }),
+        other => json!({ "ended": format!("{other:?}") }),
+    }
 }
 
 /// How this process is scheduled: by sched_getattr(2), ioprio_get(2),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use spec_tests::bundle::push;
 use spec_tests::runtime::text;
 use spec_tests::sys::{self, Before, before};
+use spec_tests::terminal::{Receiver, Terminal};
 use spec_tests::{Bundle, Case, Test};
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,6 +20,11 @@ pub(crate) const CASES: &[Case] = &[
         racing,
     )
     .except(&[("runc", "1.1.5 was not made for a race at this rate")]),
+    Case::kernel(
+        "a terminal's name and the console are swapped for links all the time: only a terminal is bound",
+        racing_console,
+    )
+    .except(&[("runc", "CVE-2025-52565")]),
     Case::kernel("a /dev that is a link: the host's directory stays as it is", |t| {
         let victim = Victim::new(t);
         let bundle = without_dev(Bundle::new(t).probe(&["true"]));
@@ -153,20 +159,9 @@ fn racing(t: &Test) {
     let data = bundle.rootfs().join("data");
     fs::create_dir(data.join("swap")).expect("mkdir");
     symlink(&victim.path, data.join("link")).expect("symlink");
-    let names = ["swap", "link"]
-        .map(|name| std::ffi::CString::new(text(&data.join(name))).expect("a path has no NUL"));
-    let (stop, mut ran) = (AtomicBool::new(false), 0);
-    std::thread::scope(|scope| {
-        let _stopped = OnDrop(&stop);
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let [one, other] = [&names[0], &names[1]].map(|name| name.as_ptr() as i64);
-                let at = i64::from(libc::AT_FDCWD);
-                let exchange = i64::from(libc::RENAME_EXCHANGE);
-                sys::raw(libc::SYS_renameat2, [at, one, at, other, exchange, 0])
-                    .expect("renameat2");
-            }
-        });
+    let mut ran = 0;
+    let pair = ["swap", "link"].map(|name| data.join(name));
+    while_swapped(&[pair], || {
         for _ in 0..t.rounds(1000, 40) {
             let outcome = t.run(&bundle);
             victim.is_whole();
@@ -179,6 +174,85 @@ fn racing(t: &Test) {
         }
     });
     assert!(ran > 0, "no container ever ran: nothing was attacked");
+}
+
+/// CVE-2025-52565: whoever shares the image's /dev swaps the directory of the
+/// terminals, and the console itself, with links to a kernel parameter.
+fn racing_console(t: &Test) {
+    let parameter = "/proc/sys/kernel/domainname";
+    let bundle = without_dev(Bundle::new(t).probe(&["report"]))
+        .mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["newinstance", "ptmxmode=0666", "gid=5"],
+        )
+        .with(|config| config["process"]["terminal"] = json!(true));
+    let dev = bundle.rootfs().join("dev");
+    for name in ["pts", "other"] {
+        fs::create_dir(dev.join(name)).expect("mkdir");
+    }
+    for number in 0..4 {
+        symlink(parameter, dev.join("other").join(number.to_string())).expect("symlink");
+    }
+    fs::write(dev.join("console"), "").expect("write");
+    symlink(parameter, dev.join("link")).expect("symlink");
+    let mut ran = 0;
+    let pairs = [["pts", "other"], ["console", "link"]].map(|pair| pair.map(|name| dev.join(name)));
+    while_swapped(&pairs, || {
+        for round in 0..t.rounds(1000, 40) {
+            let receiver = Receiver::new(&t.directory.join(format!("console-{round}")));
+            let flags = ["run", "-d", "--console-socket", text(&receiver.path), "-b"];
+            let outcome = t.call(&[&flags[..], &[text(&bundle.path), &bundle.id]].concat());
+            if outcome.code != 0 {
+                continue;
+            }
+            let container = t.adopt(&bundle.id);
+            let mut terminal = Terminal::of(receiver.receive().1);
+            terminal.wait_end();
+            drop(container);
+            let report: Value = serde_json::from_str(terminal.text().trim()).expect("JSON");
+            let mounts = report["mounts"].as_array().expect("mounts");
+            // By whichever name it has by now.
+            let names = ["/dev/console", "/dev/link"];
+            let console = |mount: &&Value| names.iter().any(|name| mount["target"] == **name);
+            let console = mounts.iter().find(console).expect("a console");
+            assert_eq!(console["type"], "devpts", "{console}");
+            // What is mounted of /proc elsewhere is read-only or a mask.
+            for mount in mounts.iter().filter(|mount| mount["type"] == "proc") {
+                let whole = mount["target"] == "/proc";
+                let options = mount["options"].as_array().expect("options");
+                assert!(whole || options.contains(&json!("ro")), "{mount}");
+            }
+            ran += 1;
+        }
+    });
+    assert!(ran > 0, "no container ever ran: nothing was attacked");
+}
+
+/// Does `work` while the files of each pair are exchanged all the time.
+fn while_swapped(pairs: &[[PathBuf; 2]], work: impl FnOnce()) {
+    let name = |path: &PathBuf| std::ffi::CString::new(text(path)).expect("a path has no NUL");
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|pair| [name(&pair[0]), name(&pair[1])])
+        .collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stopped = OnDrop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for [one, other] in &pairs {
+                    let [one, other] = [one, other].map(|name| name.as_ptr() as i64);
+                    let at = i64::from(libc::AT_FDCWD);
+                    let exchange = i64::from(libc::RENAME_EXCHANGE);
+                    sys::raw(libc::SYS_renameat2, [at, one, at, other, exchange, 0])
+                        .expect("renameat2");
+                }
+            }
+        });
+        work();
+    });
 }
 
 /// Ends the other thread, also when an assertion fails.

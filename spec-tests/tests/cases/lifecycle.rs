@@ -97,13 +97,18 @@ pub(crate) const CASES: &[Case] = &[
         |t| {
             fs::create_dir_all(t.directory.join("victim")).expect("mkdir");
             fs::write(t.directory.join("victim/state.json"), "{}").expect("write");
-            for id in ["../victim", "..", "."] {
+            // Of a container that is only a directory, force removes that.
+            fs::create_dir_all(t.directory.join("bare/below")).expect("mkdir");
+            fs::create_dir_all(&t.root).expect("mkdir");
+            for id in ["../victim", "../bare", "..", "."] {
                 for command in ["state", "start", "delete"] {
                     let outcome = t.call(&[command, id]);
                     assert_eq!(outcome.code, 1, "{command} {id}");
                 }
+                t.call(&["delete", "--force", id]);
             }
             assert!(t.directory.join("victim/state.json").exists());
+            assert!(t.directory.join("bare/below").exists());
         },
     ),
     Case::runc("commands on an id that is not there say so", |t| {

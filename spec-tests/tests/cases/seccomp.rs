@@ -167,6 +167,9 @@ pub(crate) const CASES: &[Case] = &[
                 // x32's getppid: the bit 0x40000000 on the number.
                 .probe(&["syscall", "1073741934"]);
             assert_eq!(t.run(&bundle).code, 128 + 31);
+            // That of i386, by its own gate.
+            let bundle = bundle.probe(&["call32", "64"]);
+            assert_eq!(t.run(&bundle).code, 128 + 31);
         },
     ),
     Case::runc(

@@ -1,0 +1,113 @@
+//! What a process of a container can get of another that is just being made in
+//! it: `/proc/PID` is asked for everything, again and again.
+//!
+//! What is reached is told by a path of the host: `..` from a directory of the
+//! host's goes up to the host's root, whoever walks it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// How far up a directory of the host's may lie below its root.
+const UP: &str = "/../../../../../../../../../../../../../../../..";
+
+/// Looks at each process but its own and the first for ever; `tell` gets
+/// `{"seen": NAME}` for a process in the making and `{"found": WHAT}` for what
+/// must not be, each once. `mark` is a file of the host, by its absolute path,
+/// `programs` are the names of processes that are made.
+pub fn watch(mark: &str, programs: &[&str], mut tell: impl FnMut(&Value)) -> ! {
+    let own = std::process::id();
+    let mut told = BTreeSet::new();
+    let mut kept = Vec::new();
+    loop {
+        for pid in pids().into_iter().filter(|pid| *pid != own && *pid != 1) {
+            let mut news = look(pid, mark, programs);
+            if kept.len() < KEPT && !news.is_empty() {
+                kept.extend(keep(pid).filter(|program| is_other(program, programs)));
+            }
+            if kept.iter().any(writable) {
+                news.push(json!({ "found": "its program for writing" }));
+            }
+            news.retain(|line| told.insert(line.to_string()));
+            news.iter().for_each(&mut tell);
+        }
+    }
+}
+
+/// How many programs of processes in the making are kept.
+const KEPT: usize = 8;
+
+/// The program of a process, held but not opened.
+fn keep(pid: u32) -> Option<File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH);
+    options.open(format!("/proc/{pid}/exe")).ok()
+}
+
+/// Whether this is the program of a process that does not run its own yet.
+fn is_other(program: &File, programs: &[&str]) -> bool {
+    let path = fs::read_link(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    let name = path
+        .ok()
+        .and_then(|path| Some(path.file_name()?.to_owned()));
+    !programs
+        .iter()
+        .any(|own| name.as_deref() == Some(OsStr::new(own)))
+}
+
+/// CVE-2019-5736: a program can be written once nobody executes it.
+fn writable(program: &File) -> bool {
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+    fs::OpenOptions::new().write(true).open(path).is_ok()
+}
+
+fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names
+        .filter_map(|name| name.to_str()?.parse().ok())
+        .collect()
+}
+
+/// One look at all that a process shows.
+fn look(pid: u32, mark: &str, programs: &[&str]) -> Vec<Value> {
+    let directory = format!("/proc/{pid}");
+    let reaches = |path: &str| Path::new(&format!("{directory}/{path}{mark}")).exists();
+    let mut news = Vec::new();
+    if reaches("root") {
+        news.push(json!({ "found": "the host by root" }));
+    }
+    if reaches(&format!("cwd{UP}")) {
+        news.push(json!({ "found": "the host by cwd" }));
+    }
+    let descriptors = fs::read_dir(format!("{directory}/fd"));
+    for entry in descriptors.into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if reaches(&format!("fd/{name}{UP}")) {
+            news.push(json!({ "found": "the host by a descriptor" }));
+        }
+    }
+    // What ptrace(2) would be allowed, this is, and does nothing to the process.
+    let Some(name) = in_the_making(&directory, programs) else {
+        return news;
+    };
+    let opened = File::open(format!("{directory}/mem")).is_ok();
+    news.push(json!({ "seen": name }));
+    // Its name changes a moment after it has executed its program.
+    if opened && keep(pid).is_some_and(|program| is_other(&program, programs)) {
+        news.push(json!({ "traced": true }));
+    }
+    news
+}
+
+/// The name of a process that does not run its program yet.
+fn in_the_making(directory: &str, programs: &[&str]) -> Option<String> {
+    let name = fs::read_to_string(format!("{directory}/comm")).ok()?;
+    let name = name.trim_end();
+    (!programs.contains(&name)).then(|| name.to_owned())
+}

@@ -1,0 +1,144 @@
+//! Attacks by a process of a container on those that come in from outside:
+//! what it reaches through /proc/PID while they are on their way.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use spec_tests::runtime::{HANG, text, wait_until};
+use spec_tests::{Bundle, Case, Container, Needs, Test};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::runc(
+        "a container with CAP_SYS_PTRACE never reaches the host by a process that enters it",
+        |t| {
+            let bundle = Bundle::new(t).with(|config| {
+                for set in ["bounding", "effective", "permitted"] {
+                    config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+                }
+            });
+            // It may trace, but there is nothing of the host to be had.
+            watched(t, bundle, &[]);
+        },
+    ),
+    Case::runc(
+        "a container without CAP_SYS_PTRACE looks into no process that enters it",
+        |t| watched(t, Bundle::new(t), &["traced"]),
+    ),
+    Case::runc(
+        "a container of a user namespace looks into no process that enters it",
+        |t| {
+            let bundle = Bundle::new(t).in_user_namespace(100_000).with(|config| {
+                for set in ["bounding", "effective", "permitted"] {
+                    config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+                }
+            });
+            watched(t, bundle, &["traced"]);
+        },
+    ),
+    Case::kernel(
+        "a created process of another user is not dumpable where fs.suid_dumpable says it is",
+        |t| {
+            let setting = "/proc/sys/fs/suid_dumpable";
+            let before = fs::read_to_string(setting).expect("read");
+            fs::write(setting, "1").expect("write");
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .with(|config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+            let container = t.create(&bundle);
+            let environ = format!("/proc/{}/environ", container.pid());
+            let owner = fs::metadata(environ).expect("stat").uid();
+            fs::write(setting, before).expect("write");
+            assert_eq!(owner, 0);
+        },
+    )
+    .needs(Needs::Vm),
+    Case::runc(
+        "--no-pivot leaves no procfs behind that shows everything",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["fresh-proc"]);
+            let answer = t.run(&bundle).answer();
+            assert_eq!(answer, json!({ "mount": EPERM }), "with pivot_root");
+            let args = ["run", "--no-pivot", "-b", text(&bundle.path), &bundle.id];
+            let answer = t.call(&args).answer();
+            assert_eq!(answer, json!({ "mount": EPERM }), "without");
+        },
+    ),
+    Case::kernel(
+        "a process in the making dies with the runtime, whatever it waits for",
+        |t| {
+            let (reached, left) = (t.directory.join("reached"), t.directory.join("left"));
+            let script = format!(
+                "touch {}; until test -e {}; do sleep 0.05; done",
+                text(&reached),
+                text(&left)
+            );
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .shell_hook("createContainer", &script);
+            let mut command = t.command(&["create", "-b", text(&bundle.path), &bundle.id]);
+            let creating = t.spawn(&mut command);
+            wait_until("the hook", || reached.exists());
+            let container = t.adopt(&bundle.id);
+            let process = format!("/proc/{}/status", container.pid());
+            let state = || {
+                let text = fs::read_to_string(&process).unwrap_or_default();
+                let line = text.lines().find(|line| line.starts_with("State:"));
+                line.unwrap_or("gone").to_owned()
+            };
+            assert_ne!(state(), "gone");
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(creating.pid()),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .expect("kill");
+            assert_eq!(creating.wait().code, 128 + 9);
+            // Its pid namespace ends, the hook with it, which is a process there.
+            wait_until("its end", || {
+                let state = state();
+                state == "gone" || state.contains('Z')
+            });
+            fs::write(&left, "").expect("the sign");
+        },
+    )
+    .except(&[("runc", "1.1.5 has no state before it is created")]),
+];
+
+const EPERM: i32 = 1;
+
+/// CVE-2016-9962: while one process after the other enters the container, its
+/// first one asks /proc for all of each.
+fn watched(t: &Test, bundle: Bundle, forbidden: &[&str]) {
+    // Executed by this case alone, so that it could be written in between.
+    let copy = t.directory.join("runtime");
+    fs::copy(&t.runtime, &copy).expect("copy");
+    let mark = t.directory.join("mark");
+    fs::write(&mark, "").expect("write");
+    let container = t.start(&bundle.probe(&["watch", text(&mark)]));
+    let told = |what: &str| told(&container, what);
+    let begin = Instant::now();
+    let mut round = 0;
+    while round < t.rounds(1000, 40) || !told("seen") {
+        assert!(
+            t.full || begin.elapsed() < HANG,
+            "none was seen in the making"
+        );
+        round += 1;
+        let mut command = Command::new(&copy);
+        command.arg("--root").arg(&t.root);
+        t.spawn(command.args(["exec", &container.id, "/bin/true"]))
+            .wait()
+            .ok();
+        for what in forbidden.iter().chain(&["found"]) {
+            assert!(!told(what), "{:?}", container.answers());
+        }
+    }
+}
+
+/// Whether the container's program has told something of this kind.
+fn told(container: &Container<'_>, what: &str) -> bool {
+    let has = |answer: &Value| answer.get(what).is_some();
+    container.answers().iter().any(has)
+}
