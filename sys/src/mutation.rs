@@ -65,6 +65,10 @@ pub enum Defence {
     HiddenProcfs,
     /// The child is killed when its parent dies.
     ParentDeath,
+    /// All processes of a cgroup are killed at once.
+    WholeCgroup,
+    /// The root is used by the descriptor that was looked at.
+    RootByDescriptor,
 }
 
 impl Defence {

@@ -11,6 +11,7 @@ use super::Cgroup;
 use super::directory::Directory;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
+use crate::sys::mutation::Defence;
 
 /// How long the kernel may take to stop every task.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,7 +102,9 @@ impl Cgroup {
     /// # Errors
     /// As for [`signal_all`](Self::signal_all).
     pub fn kill(&self) -> Result<()> {
-        if let Some(v2) = self.unified() {
+        if let Some(v2) = self.unified()
+            && !Defence::WholeCgroup.is_out()
+        {
             // Since Linux 5.14; frozen ones die too.
             match v2.directory.write("cgroup.kill", "1") {
                 Ok(()) if self.dirfd().is_some() => {
@@ -132,8 +135,9 @@ impl Cgroup {
             return Ok(());
         }
         // Where nobody can freeze (rootless), the list is repeated instead.
-        let frozen = paused || self.freeze().is_ok();
-        let rounds = if frozen || signal != libc::SIGKILL {
+        let apart = Defence::WholeCgroup.is_out();
+        let frozen = paused || (!apart && self.freeze().is_ok());
+        let rounds = if frozen || apart || signal != libc::SIGKILL {
             1
         } else {
             10

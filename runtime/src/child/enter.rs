@@ -13,8 +13,8 @@ use crate::sys::{self, file};
 /// A running container to enter.
 #[derive(Debug)]
 pub struct Joined {
-    /// Its init.
-    pub init: Handle,
+    /// Its init, until its namespaces are entered.
+    pub init: Option<Handle>,
     /// The namespaces in which it differs from the runtime.
     pub namespaces: CloneFlags,
     /// The root to enter by chroot(2), where the container has no mount
@@ -28,17 +28,23 @@ pub struct Joined {
 }
 
 /// Enters the container of `joined`.
-pub(super) fn enter(life: &Life<'_>, joined: &Joined) -> Result<()> {
+pub(super) fn enter(life: &Life<'_>, joined: &mut Joined) -> Result<()> {
     life.progress.reach(Step::Namespaces);
+    // Both are closed here: on an old kernel the first is a directory of the
+    // host's procfs, and from the fork on the container sees what we hold.
+    let (init, root) = (joined.init.take(), joined.root.take());
     // One call for all, the user namespace first (Linux 5.8).
-    if !joined.namespaces.is_empty() {
-        let entered = joined.init.enter(joined.namespaces);
+    if let Some(init) = &init
+        && !joined.namespaces.is_empty()
+    {
+        let entered = init.enter(joined.namespaces);
         entered.context(|| "enter the container's namespaces")?;
     }
-    if let Some(root) = &joined.root {
+    if let Some(root) = &root {
         file::change_directory(root.as_fd())?;
         file::change_root_here().context(|| "enter the container's root")?;
     }
+    drop((init, root));
     if joined.second_fork {
         container::fork_again(life, CloneFlags::empty())?;
     }

@@ -60,6 +60,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Filter;
 use crate::plan::process::Process;
 use crate::plan::scheduling::MemoryPolicy;
+use crate::sys::handle::Handle;
 use crate::sys::{credentials, descriptors, process};
 pub use container::NewContainer;
 pub use enter::Joined;
@@ -188,7 +189,7 @@ impl Child<'_> {
         match &self.entry {
             Entry::Container(container) => kept.extend(container.descriptors()),
             Entry::Running(joined) => {
-                kept.extend(joined.init.descriptor());
+                kept.extend(joined.init.as_ref().and_then(Handle::descriptor));
                 kept.extend(joined.root.as_ref().map(AsFd::as_fd));
             }
         }

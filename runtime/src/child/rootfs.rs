@@ -28,6 +28,7 @@ use crate::plan::mount_options::{Attributes, Propagation, PropagationType};
 use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
 use crate::sys;
 use crate::sys::file::{self, Links};
+use crate::sys::mutation::Defence;
 
 /// A root that is being filled.
 #[derive(Debug)]
@@ -186,7 +187,12 @@ fn own_root(rootfs: &Rootfs) -> Result<OwnedFd> {
     if keeps_shared(rootfs.propagation) {
         make_parent_private(&rootfs.path)?;
     }
-    let bound = sys::mount::clone_tree(CWD, &rootfs.path, true).and_then(|tree| {
+    let (from, path) = if Defence::RootByDescriptor.is_out() {
+        (CWD, rootfs.path.as_path())
+    } else {
+        (dir.as_fd(), Path::new(""))
+    };
+    let bound = sys::mount::clone_tree(from, path, true).and_then(|tree| {
         sys::mount::attach(tree.as_fd(), dir.as_fd())?;
         Ok(tree)
     });

@@ -82,7 +82,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         },
         entry: Entry::Running(Joined {
             root: own_root(plan.namespaces, pid, &init)?,
-            init,
+            init: Some(init),
             namespaces,
             second_fork,
         }),

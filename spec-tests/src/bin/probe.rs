@@ -173,6 +173,7 @@ fn run(words: &[&str]) -> Option<Value> {
             None => json!({ "errno": libc::ENOSYS }),
         },
         ["fresh-proc"] => fresh_proc(),
+        ["runaways", count] => runaways(count.parse().expect("a count")),
         ["forks", count] => forks(count.parse().expect("a count")),
         ["orphan"] => {
             // A second process that outlives nothing: it sleeps until killed.
@@ -318,6 +319,23 @@ fn forks(count: usize) -> Value {
         let _ = sys::raw(libc::SYS_kill, [*pid, 9, 0, 0, 0, 0]);
     }
     json!({ "made": pids.len(), "errno": errno })
+}
+
+/// Processes that fork and end, one after the other, each a moment old, for as
+/// long as /data/go is there.
+fn runaways(count: usize) -> Value {
+    for _ in 0..count {
+        sys::fork(|| {
+            while fs::exists("/data/go").unwrap_or(false) {
+                match sys::raw(libc::SYS_fork, [0; 6]) {
+                    Ok(0) | Err(_) => {}
+                    Ok(_) => break,
+                }
+            }
+            0
+        });
+    }
+    json!({ "running": count })
 }
 
 fn touch(mebibytes: usize) -> Value {

@@ -78,12 +78,14 @@ pub(crate) const CASES: &[Case] = &[
         fs::create_dir(&proc).expect("mkdir");
         fs::write(&fake, "0\n").expect("write");
         mount(&["-t", "proc", "proc", text(&proc)]);
-        mount(&["--bind", text(&fake), text(&proc.join("sys/kernel/shmmni"))]);
+        // Not one of ipc or net: those have other directory entries in each namespace,
+        // and what is mounted on one covers no other.
+        mount(&["--bind", text(&fake), text(&proc.join("sys/kernel/domainname"))]);
         let bundle = Bundle::new(t).probe(&["true"]).with(|config| {
             let mounts = config["mounts"].as_array_mut().expect("mounts");
             mounts.retain(|mount| mount["destination"] != "/proc");
             mounts.insert(0, json!({ "destination": "/proc", "type": "bind", "source": text(&proc), "options": ["rbind"] }));
-            config["linux"]["sysctl"] = json!({ "kernel.shmmni": "123" });
+            config["linux"]["sysctl"] = json!({ "kernel.domainname": "123" });
         });
         let outcome = t.run(&bundle);
         let after = fs::read_to_string(&fake).expect("read");
@@ -231,7 +233,7 @@ fn racing_console(t: &Test) {
 }
 
 /// Does `work` while the files of each pair are exchanged all the time.
-fn while_swapped(pairs: &[[PathBuf; 2]], work: impl FnOnce()) {
+pub(crate) fn while_swapped(pairs: &[[PathBuf; 2]], work: impl FnOnce()) {
     let name = |path: &PathBuf| std::ffi::CString::new(text(path)).expect("a path has no NUL");
     let pairs: Vec<_> = pairs
         .iter()

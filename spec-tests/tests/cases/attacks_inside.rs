@@ -2,13 +2,16 @@
 //! what it reaches through /proc/PID while they are on their way.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use spec_tests::runtime::{HANG, text, wait_until};
 use spec_tests::{Bundle, Case, Container, Needs, Test};
+
+use crate::attacks::while_swapped;
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc(
@@ -104,7 +107,68 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .except(&[("runc", "1.1.5 has no state before it is created")]),
+    Case::kernel(
+        "kill --all ends processes that fork and end all the time",
+        |t| {
+            let bundle = Bundle::new(t)
+                .without_namespace("pid")
+                .probe(&["runaways", "3", ";", "pause"]);
+            let go = bundle.rootfs().join("data/go");
+            for round in 0..t.rounds(100, 3) {
+                fs::write(&go, "").expect("write");
+                let _ended = Ending(&go);
+                let container = t.start(&bundle);
+                container.wait_for("running");
+                if round % 3 == 2 {
+                    t.call(&["pause", &bundle.id]).ok();
+                }
+                t.call(&["kill", "--all", &bundle.id, "KILL"]).ok();
+                container.wait_status("stopped");
+                wait_until("an end of all", || {
+                    t.call(&["ps", "-f", "json", &bundle.id]).json() == json!([])
+                });
+                container.delete().ok();
+            }
+        },
+    )
+    .except(&[("runc", "a frozen container is not thawed for --all")]),
+    Case::kernel(
+        "a rootfs that is swapped for a link all the time: no other root is entered",
+        |t| {
+            let victim = t.directory.join("victim");
+            fs::create_dir_all(victim.join("bin")).expect("mkdir");
+            for name in ["proc", "sys", "dev", "data"] {
+                fs::create_dir(victim.join(name)).expect("mkdir");
+            }
+            fs::copy(&t.probe, victim.join("bin/probe")).expect("copy");
+            fs::write(victim.join("data/whose"), "the victim's").expect("write");
+            let bundle = Bundle::new(t)
+                .file("data/whose", "its own")
+                .probe(&["read", "/data/whose"]);
+            let link = bundle.path.join("link");
+            symlink(&victim, &link).expect("symlink");
+            let mut ran = 0;
+            while_swapped(&[[bundle.rootfs(), link]], || {
+                for _ in 0..t.rounds(1000, 40) {
+                    let outcome = t.run(&bundle);
+                    assert!(!outcome.stdout.contains("the victim's"), "{outcome:?}");
+                    ran += u32::from(outcome.code == 0);
+                }
+            });
+            assert!(ran > 0, "no container ever ran: nothing was attacked");
+        },
+    )
+    .except(&[("runc", "takes the rootfs by its name")]),
 ];
+
+/// Processes that look for this file end.
+struct Ending<'a>(&'a Path);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
 
 const EPERM: i32 = 1;
 
