@@ -170,6 +170,9 @@ impl Cgroup {
     /// Sends `signal` to the processes of every directory: how many.
     fn signal_listed(&self, signal: i32) -> Result<usize> {
         let found = self.listed()?;
+        if Defence::WholeCgroup.is_out() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         for pid in &found {
             match sys::signal::send(Pid::from_raw(*pid), signal) {
                 Err(error) if error.errno() == Errno::ESRCH => {}

@@ -38,14 +38,25 @@ impl Announce {
     }
 }
 
+/// Never written through what somebody put there: who else may write to that
+/// directory could have linked it to any file.
+fn write_new(path: &Path, text: &str) -> sys::Result<()> {
+    use std::io::{ErrorKind, Write as _};
+    let make = || std::fs::File::create_new(path);
+    let made = make().or_else(|error| match error.kind() {
+        // Of a command that was killed, or a link.
+        ErrorKind::AlreadyExists => std::fs::remove_file(path).and_then(|()| make()),
+        _ => Err(error),
+    });
+    let written = made.and_then(|mut file| file.write_all(text.as_bytes()));
+    sys::call(written, || format!("write({path:?})"))
+}
+
 /// Written beside its place and renamed, so that a reader sees all or nothing.
 fn write_pid(path: &Path, pid: Pid) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = path.with_file_name(format!(".{name}"));
-    let written = sys::call(std::fs::write(&draft, pid.to_string()), || {
-        format!("write({draft:?})")
-    })
-    .and_then(|()| {
+    let written = write_new(&draft, &pid.to_string()).and_then(|()| {
         sys::call(std::fs::rename(&draft, path), || {
             format!("rename({draft:?}, {path:?})")
         })

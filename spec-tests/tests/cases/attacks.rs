@@ -277,33 +277,33 @@ fn own_binary(t: &Test) {
         t.spawn(command.arg("--root").arg(&t.root).args(words))
             .wait()
     };
-    let armed = || {
-        let bundle = Bundle::new(t).file("data/script", "#!/proc/self/exe\n");
-        fs::write(
-            bundle.rootfs().join("data/loaded"),
-            loaded_by("/proc/self/exe"),
-        )
-        .expect("write");
-        for name in ["script", "loaded"] {
-            let path = bundle.rootfs().join("data").join(name);
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
-        }
-        symlink("/proc/self/exe", bundle.rootfs().join("data/itself")).expect("symlink");
-        bundle
-    };
-    let ways = ["/data/itself", "/data/script", "/data/loaded"];
-    for way in ways {
-        let bundle = armed().args(&[way]);
+    for way in WAYS {
+        let bundle = with_ways(Bundle::new(t)).args(&[way]);
         let _ = rrun(&["run", "-b", text(&bundle.path), &bundle.id]);
         assert!(fs::read(&copy).expect("read") == whole, "{way} changed it");
     }
-    let bundle = armed().probe(&["pause"]);
+    let bundle = with_ways(Bundle::new(t)).probe(&["pause"]);
     rrun(&["run", "-d", "-b", text(&bundle.path), &bundle.id]).ok();
     let _container = t.adopt(&bundle.id);
-    for way in ways {
+    for way in WAYS {
         let _ = rrun(&["exec", &bundle.id, way]);
         assert!(fs::read(&copy).expect("read") == whole, "{way} changed it");
     }
+}
+
+/// Programs that make the kernel open `/proc/self/exe`.
+pub(crate) const WAYS: [&str; 3] = ["/data/itself", "/data/script", "/data/loaded"];
+
+/// The image with [`WAYS`].
+pub(crate) fn with_ways(bundle: Bundle) -> Bundle {
+    let bundle = bundle.file("data/script", "#!/proc/self/exe\n");
+    let data = bundle.rootfs().join("data");
+    fs::write(data.join("loaded"), loaded_by("/proc/self/exe")).expect("write");
+    for name in ["script", "loaded"] {
+        fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    symlink("/proc/self/exe", data.join("itself")).expect("symlink");
+    bundle
 }
 
 /// An ELF program of nothing but the name of its loader (elf(5)).

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use spec_tests::runtime::{HANG, text, wait_until};
 use spec_tests::{Bundle, Case, Container, Needs, Test};
 
-use crate::attacks::while_swapped;
+use crate::attacks::{WAYS, while_swapped, with_ways};
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc(
@@ -23,12 +23,23 @@ pub(crate) const CASES: &[Case] = &[
                 }
             });
             // It may trace, but there is nothing of the host to be had.
-            watched(t, bundle, &[]);
+            watched(t, bundle, &["/bin/true"], &[]);
+        },
+    ),
+    Case::runc(
+        "the runtime as program, interpreter and loader by exec: who watches inside never writes it",
+        |t| {
+            let bundle = with_ways(Bundle::new(t)).with(|config| {
+                for set in ["bounding", "effective", "permitted"] {
+                    config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+                }
+            });
+            watched(t, bundle, &WAYS, &[]);
         },
     ),
     Case::runc(
         "a container without CAP_SYS_PTRACE looks into no process that enters it",
-        |t| watched(t, Bundle::new(t), &["traced"]),
+        |t| watched(t, Bundle::new(t), &["/bin/true"], &["traced"]),
     ),
     Case::runc(
         "a container of a user namespace looks into no process that enters it",
@@ -38,7 +49,7 @@ pub(crate) const CASES: &[Case] = &[
                     config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
                 }
             });
-            watched(t, bundle, &["traced"]);
+            watched(t, bundle, &["/bin/true"], &["traced"]);
         },
     ),
     Case::kernel(
@@ -108,6 +119,11 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(&[("runc", "1.1.5 has no state before it is created")]),
     Case::kernel(
+        "a link in the place of a pid file's draft is not written through",
+        pid_file,
+    )
+    .except(&[("runc", "refuses what is there")]),
+    Case::kernel(
         "kill --all ends processes that fork and end all the time",
         |t| {
             let bundle = Bundle::new(t)
@@ -161,6 +177,18 @@ pub(crate) const CASES: &[Case] = &[
     .except(&[("runc", "takes the rootfs by its name")]),
 ];
 
+/// A pid file, of which others may write the directory.
+fn pid_file(t: &Test) {
+    let (victim, file) = (t.directory.join("victim"), t.directory.join("pid"));
+    fs::write(&victim, "whole").expect("write");
+    symlink(&victim, t.directory.join(".pid")).expect("symlink");
+    let bundle = Bundle::new(t).probe(&["pause"]);
+    let container = t.create_with(&bundle, &["--pid-file", text(&file)]);
+    assert_eq!(fs::read_to_string(&victim).expect("read"), "whole");
+    let pid = fs::read_to_string(&file).expect("the pid file");
+    assert_eq!(pid, container.pid().to_string());
+}
+
 /// Processes that look for this file end.
 struct Ending<'a>(&'a Path);
 
@@ -174,7 +202,7 @@ const EPERM: i32 = 1;
 
 /// CVE-2016-9962: while one process after the other enters the container, its
 /// first one asks /proc for all of each.
-fn watched(t: &Test, bundle: Bundle, forbidden: &[&str]) {
+fn watched(t: &Test, bundle: Bundle, programs: &[&str], forbidden: &[&str]) {
     // Executed by this case alone, so that it could be written in between.
     let copy = t.directory.join("runtime");
     fs::copy(&t.runtime, &copy).expect("copy");
@@ -192,9 +220,11 @@ fn watched(t: &Test, bundle: Bundle, forbidden: &[&str]) {
         round += 1;
         let mut command = Command::new(&copy);
         command.arg("--root").arg(&t.root);
-        t.spawn(command.args(["exec", &container.id, "/bin/true"]))
-            .wait()
-            .ok();
+        let program = programs[round as usize % programs.len()];
+        let outcome = t
+            .spawn(command.args(["exec", &container.id, program]))
+            .wait();
+        assert!(outcome.code == 0 || WAYS.contains(&program), "{outcome:?}");
         for what in forbidden.iter().chain(&["found"]) {
             assert!(!told(what), "{:?}", container.answers());
         }
