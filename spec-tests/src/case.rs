@@ -266,6 +266,8 @@ pub struct Test {
     pub probe: PathBuf,
     /// `hybrid`, `v1` or `v2`.
     pub view: String,
+    /// The system calls that are not there.
+    pub without: Vec<String>,
     /// All rounds of long loops?
     pub full: bool,
     /// Of random orders.

@@ -20,6 +20,7 @@
 //! | `SAMPLE=N` | of the cases that need nothing of the machine only N, picked by `SEED` |
 //! | `SEED` | of the random orders; printed, so that a run can be repeated |
 //! | `EXCEPTIONS=1` | runs the exceptions of this runtime too |
+//! | `WITHOUT=CALL,...` | these system calls answer `ENOSYS` ([`fallbacks`]) |
 //! | `JOBS` | cases at once, default 2 |
 //!
 //! A second target, `--test conformance`, has the clauses of runtime-spec as a
@@ -33,6 +34,7 @@
 pub mod bundle;
 pub mod case;
 pub mod clause;
+pub mod fallbacks;
 pub mod leftovers;
 pub mod runner;
 pub mod runtime;

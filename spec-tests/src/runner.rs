@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, DOES_NOT_APPLY, Needs, Oracle, Test};
-use crate::{leftovers, sys, view};
+use crate::{fallbacks, leftovers, sys, view};
 
 /// How long a case may take before it counts as hung.
 const HANG: Duration = Duration::from_secs(150);
@@ -151,18 +151,22 @@ pub fn report(
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
     });
     if let Some(count) = setting.sample {
-        chosen = sample(chosen, count, setting.seed);
+        chosen = sample(chosen, count, setting.seed, !setting.without.is_empty());
     }
     Ok(setting.run(chosen))
 }
 
 /// All cases that need something of the machine, and `count` of the others, which
-/// the seed picks; in their order.
-fn sample(cases: Vec<(String, Case)>, count: usize, seed: u64) -> Vec<(String, Case)> {
-    let plain = |case: &Case| case.needs == Needs::Nothing;
+/// the seed picks; in their order. Under a kernel that lacks calls (`older`) those
+/// that this may concern are what must not be left out.
+fn sample(cases: Vec<(String, Case)>, count: usize, seed: u64, older: bool) -> Vec<(String, Case)> {
+    let plain = |name: &str, case: &Case| match older {
+        true => !fallbacks::is_named(name),
+        false => case.needs == Needs::Nothing,
+    };
     let mut order: Vec<(u64, &String)> = cases
         .iter()
-        .filter(|(_, case)| plain(case))
+        .filter(|(name, case)| plain(name, case))
         .map(|(name, _)| {
             let mut hasher = DefaultHasher::new();
             (seed, name).hash(&mut hasher);
@@ -177,7 +181,7 @@ fn sample(cases: Vec<(String, Case)>, count: usize, seed: u64) -> Vec<(String, C
         .collect();
     cases
         .into_iter()
-        .filter(|(name, case)| !plain(case) || picked.contains(name))
+        .filter(|(name, case)| !plain(name, case) || picked.contains(name))
         .collect()
 }
 
@@ -189,8 +193,8 @@ struct Setting {
     root: Option<PathBuf>,
     probe: PathBuf,
     view: String,
-    /// System calls that answer `ENOSYS`, with commas.
-    without: String,
+    /// System calls that are not there.
+    without: Vec<String>,
     full: bool,
     seed: u64,
     sample: Option<usize>,
@@ -215,7 +219,9 @@ impl Setting {
             root: variable("RUNTIME_ROOT").map(PathBuf::from),
             probe: probe.to_owned(),
             view: variable("VIEW").unwrap_or_else(|| "hybrid".to_owned()),
-            without: variable("WITHOUT").unwrap_or_default(),
+            without: variable("WITHOUT").map_or_else(Vec::new, |names| {
+                names.split(',').map(str::to_owned).collect()
+            }),
             full: variable("FULL").is_some_and(|value| value == "1"),
             seed: seed.unwrap_or_else(|| clock.map_or(1, |time| time.as_secs())),
             sample: variable("SAMPLE").map(|count| count.parse().expect("SAMPLE is a number")),
@@ -244,9 +250,11 @@ impl Setting {
         let version = self.version();
         let known_as = self.known_as(&version);
         println!(
-            "spec-tests: program {}, view {}, {} cases, seed {}",
+            "spec-tests: program {}, view {}{}{}, {} cases, seed {}",
             self.runtime.display(),
             self.view,
+            [" without ", ""][usize::from(self.without.is_empty())],
+            self.without.join(","),
             cases.len(),
             self.seed
         );
@@ -282,7 +290,7 @@ impl Setting {
                     continue;
                 };
                 hung |= code != 0 && job.hangs();
-                let verdict = job.verdict(code, &known_as, &self.view);
+                let verdict = job.verdict(code, &known_as, self);
                 let (name, oracle) = (&job.name, job.case.oracle);
                 match &verdict {
                     Verdict::Passed => println!("ok {name} ({oracle:?})"),
@@ -368,7 +376,7 @@ impl Setting {
             .env(self.subject.variable, &self.runtime)
             .env("RUNTIME_ROOT", self.root.clone().unwrap_or_default())
             .env("VIEW", &self.view)
-            .env("WITHOUT", &self.without)
+            .env("WITHOUT", self.without.join(","))
             .env("FULL", if self.full { "1" } else { "" })
             .env("SEED", self.seed.to_string())
             .env("RUST_BACKTRACE", "0")
@@ -396,7 +404,7 @@ impl Setting {
     fn perform(&self, case: &Case) -> ExitCode {
         nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
         if !self.without.is_empty() {
-            sys::refuse(&self.without.split(',').collect::<Vec<_>>());
+            sys::refuse(&self.without);
         }
         // A umask of the developer's shell is no input.
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -411,6 +419,7 @@ impl Setting {
             directory: directory.clone(),
             probe: self.probe.clone(),
             view: self.view.clone(),
+            without: self.without.clone(),
             full: self.full,
             seed: self.seed,
             prefix: prefix.clone(),
@@ -454,14 +463,19 @@ struct Job {
 impl Job {
     /// What its end means for this runtime. The exception of a clause is
     /// shown to be true by a case that fails.
-    fn verdict(&self, code: i32, runtime: &str, view: &str) -> Verdict {
+    fn verdict(&self, code: i32, runtime: &str, setting: &Setting) -> Verdict {
         let text = fs::read(&self.output).unwrap_or_default();
         let start = text.len().saturating_sub(4000);
         let text = String::from_utf8_lossy(&text[start..]).into_owned();
         let exception = match self.case.oracle {
-            Oracle::Clause => self.case.exception(runtime, view),
+            Oracle::Clause => self.case.exception(runtime, &setting.view),
             _ => None,
         };
+        if let Some(lost) = fallbacks::lost_without(&self.name, &setting.without)
+            && code != DOES_NOT_APPLY
+        {
+            return lost.verdict(code, text);
+        }
         match (code, exception) {
             (DOES_NOT_APPLY, _) => Verdict::LeftOut(text.trim().to_owned()),
             (0, None) => Verdict::Passed,

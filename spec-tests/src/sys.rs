@@ -48,39 +48,121 @@ pub fn call_32_bit(number: i32) -> Option<i32> {
     }
 }
 
-/// System calls that an older kernel does not have, by name.
-const YOUNG: [(&str, i64); 9] = [
-    ("openat2", libc::SYS_openat2),
-    ("clone3", libc::SYS_clone3),
-    ("close_range", libc::SYS_close_range),
-    ("mount_setattr", libc::SYS_mount_setattr),
-    ("fsopen", libc::SYS_fsopen),
-    ("open_tree", libc::SYS_open_tree),
-    ("move_mount", libc::SYS_move_mount),
-    ("pidfd_open", libc::SYS_pidfd_open),
-    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+/// When a call is refused.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    /// Always.
+    Always,
+    /// If its first argument is this.
+    First(u32),
+    /// If its second argument has more than one bit.
+    SecondHasBits,
+}
+
+/// A call that an older kernel does not have, or not in this form.
+#[derive(Clone, Copy, Debug)]
+struct Young {
+    /// What `WITHOUT` calls it.
+    name: &'static str,
+    number: i64,
+    when: When,
+    /// As strace names it, and the errno.
+    answer: (&'static str, &'static str),
+}
+
+const fn young(name: &'static str, number: i64) -> Young {
+    Young {
+        name,
+        number,
+        when: When::Always,
+        answer: (name, "ENOSYS"),
+    }
+}
+
+const YOUNG: [Young; 11] = [
+    young("openat2", libc::SYS_openat2),
+    young("clone3", libc::SYS_clone3),
+    young("close_range", libc::SYS_close_range),
+    young("mount_setattr", libc::SYS_mount_setattr),
+    young("fsopen", libc::SYS_fsopen),
+    young("open_tree", libc::SYS_open_tree),
+    young("move_mount", libc::SYS_move_mount),
+    young("pidfd_open", libc::SYS_pidfd_open),
+    young("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    // With a pidfd (Linux 5.4): P_PIDFD is 3.
+    Young {
+        name: "waitid_pidfd",
+        number: libc::SYS_waitid,
+        when: When::First(3),
+        answer: ("waitid", "EINVAL"),
+    },
+    // With a pidfd (Linux 5.8): only that takes several types at once.
+    Young {
+        name: "setns_pidfd",
+        number: libc::SYS_setns,
+        when: When::SecondHasBits,
+        answer: ("setns", "EINVAL"),
+    },
 ];
 
-/// Makes these system calls answer `ENOSYS`, for this process and all that it
-/// starts, as under a kernel that does not know them.
+/// The call of this name.
+fn find(name: &str) -> &'static Young {
+    let found = YOUNG.iter().find(|young| young.name == name);
+    found.unwrap_or_else(|| panic!("WITHOUT={name}: none of {:?}", YOUNG.map(|one| one.name)))
+}
+
+/// How strace names a call of `WITHOUT`, and the errno that it answers.
 ///
 /// # Panics
-/// For a name that is not one of [`YOUNG`], and when the kernel takes no filter.
-pub fn refuse(names: &[&str]) {
-    const ENOSYS: u32 = 38;
+/// For a name that is none.
+pub fn answer(name: &str) -> (&'static str, &'static str) {
+    find(name).answer
+}
+
+/// Makes these system calls answer as under a kernel that does not know them,
+/// for this process and all that it starts; and sees that they do.
+///
+/// # Panics
+/// For a name that is none, when the kernel takes no filter, and when a call is
+/// answered otherwise.
+pub fn refuse(names: &[String]) {
     let code = |code: u32| u16::try_from(code).expect("a class of instructions");
     let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
     let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
     let answer = code(libc::BPF_RET | libc::BPF_K);
+    let copy = code(libc::BPF_MISC | libc::BPF_TAX);
+    let subtract = code(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K);
+    let and = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_X);
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    // The number is the first word of struct seccomp_data.
+    let refusal = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
+    // struct seccomp_data: the number, then from 16 on the arguments; their
+    // lower halves come first (the supported architectures are little-endian).
     let mut filter = vec![step(load, 0, 0, 0)];
-    for name in names {
-        let young = YOUNG.iter().find(|(young, _)| young == name);
-        let (_, number) = young.unwrap_or_else(|| panic!("WITHOUT={name}: none of {YOUNG:?}"));
-        let number = u32::try_from(*number).expect("a number of a system call");
-        filter.push(step(equal, 0, 1, number));
-        filter.push(step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | ENOSYS));
+    for young in names.iter().map(|name| find(name)) {
+        let number = u32::try_from(young.number).expect("a number of a system call");
+        match young.when {
+            When::Always => filter.extend([
+                step(equal, 0, 1, number),
+                step(answer, 0, 0, refusal(libc::ENOSYS)),
+            ]),
+            When::First(value) => filter.extend([
+                step(equal, 0, 4, number),
+                step(load, 0, 0, 16),
+                step(equal, 0, 1, value),
+                step(answer, 0, 0, refusal(libc::EINVAL)),
+                step(load, 0, 0, 0),
+            ]),
+            When::SecondHasBits => filter.extend([
+                step(equal, 0, 7, number),
+                step(load, 0, 0, 24),
+                step(copy, 0, 0, 0),
+                step(subtract, 0, 0, 1),
+                step(and, 0, 0, 0),
+                step(equal, 1, 0, 0),
+                step(answer, 0, 0, refusal(libc::EINVAL)),
+                step(load, 0, 0, 0),
+            ]),
+        }
     }
     filter.push(step(answer, 0, 0, libc::SECCOMP_RET_ALLOW));
     let program = libc::sock_fprog {
@@ -99,6 +181,16 @@ pub fn refuse(names: &[&str]) {
         )
     };
     assert_eq!(set, 0, "seccomp: {}", io::Error::last_os_error());
+    for young in names.iter().map(|name| find(name)) {
+        // A descriptor that is not open, and two types of namespaces.
+        let (args, errno) = match young.when {
+            When::Always => ([i64::from(i32::MAX), 0, 0, 0, 0, 0], libc::ENOSYS),
+            When::First(value) => ([value.into(), 1 << 30, 0, 0, 0, 0], libc::EINVAL),
+            When::SecondHasBits => ([1 << 30, 0x0c00_0000, 0, 0, 0, 0], libc::EINVAL),
+        };
+        let answered = raw(young.number, args);
+        assert_eq!(answered, Err(errno), "{young:?} is not refused");
+    }
 }
 
 /// Rows and columns of a terminal, None when `fd` is none.

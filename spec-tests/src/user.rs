@@ -89,6 +89,7 @@ impl Test {
             directory: self.directory.clone(),
             probe: self.probe.clone(),
             view: self.view.clone(),
+            without: self.without.clone(),
             full: self.full,
             seed: self.seed,
             prefix: self.prefix.clone(),

@@ -20,6 +20,8 @@ mod checkpoint;
 mod console;
 #[path = "cases/exec.rs"]
 mod exec;
+#[path = "cases/fallbacks.rs"]
+mod fallbacks;
 #[path = "cases/faults.rs"]
 mod faults;
 #[path = "cases/hooks.rs"]
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
             ("annotations", annotations::CASES),
             ("rootfs", rootfs::CASES),
             ("hot_mounts", hot_mounts::CASES),
+            ("fallbacks", fallbacks::CASES),
             ("hooks", hooks::CASES),
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),

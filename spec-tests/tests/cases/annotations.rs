@@ -56,8 +56,8 @@ pub(crate) const CASES: &[Case] = &[
         let mut command = t.command(&["create", "-b", text(&bundle.path), &bundle.id]);
         let running = t.spawn(&mut command);
         let container = t.adopt(&bundle.id);
-        let (_, listener) = receiver.receive();
         running.wait().ok();
+        let (_, listener) = receiver.receive();
         let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
         let link = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("readlink");
         assert_eq!(text(&link), "anon_inode:seccomp notify");

@@ -208,8 +208,8 @@ pub(crate) const CASES: &[Case] = &[
             ]);
             let running = t.spawn(&mut command);
             let container = t.adopt(&bundle.id);
-            let (bytes, fd) = receiver.receive();
             running.wait().ok();
+            let (bytes, fd) = receiver.receive();
             let state: Value = serde_json::from_slice(&bytes).expect("JSON");
             assert_eq!(state["metadata"], "meta data");
             assert_eq!(state["fds"], json!(["seccompFd"]));

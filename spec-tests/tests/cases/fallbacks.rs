@@ -1,0 +1,92 @@
+//! An older kernel: that its missing calls are asked for, and the way without.
+
+use nix::mount::{MsFlags, mount, umount};
+use spec_tests::runtime::{text, wait_until};
+use spec_tests::{Bundle, Case, Needs, sys};
+
+pub(crate) const CASES: &[Case] = &[
+    Case::kernel(
+        "what the kernel lacks is asked for, and done without",
+        |t| {
+            if t.without.is_empty() {
+                t.does_not_apply("only with WITHOUT=CALL,...");
+            }
+            let log = t.directory.join("calls");
+            let calls: Vec<&str> = t.without.iter().map(|call| sys::answer(call).0).collect();
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .shell_hook("createRuntime", "true");
+            let traced = |args: &[&str]| {
+                let command = t.command(args);
+                let mut traced = std::process::Command::new("strace");
+                traced.args(["-f", "-A", "-o", text(&log), "-e"]);
+                traced.arg(format!("trace={}", calls.join(",")));
+                traced.arg(command.get_program()).args(command.get_args());
+                t.spawn(&mut traced).wait().ok();
+            };
+            traced(&["create", "-b", text(&bundle.path), &bundle.id]);
+            let _container = t.adopt(&bundle.id);
+            traced(&["start", &bundle.id]);
+            traced(&["exec", &bundle.id, "/bin/probe", "true"]);
+            traced(&["kill", &bundle.id, "KILL"]);
+            traced(&["delete", "--force", &bundle.id]);
+            let calls = std::fs::read_to_string(&log).expect("calls");
+            let missing = |call: &str| t.without.iter().any(|one| one == call);
+            for call in &t.without {
+                // Nobody makes a mount that could be attached.
+                if call == "move_mount" && missing("open_tree") && missing("fsopen") {
+                    continue;
+                }
+                let (name, errno) = sys::answer(call);
+                let refused = |line: &&str| line.contains(name) && line.contains(errno);
+                assert!(
+                    calls.lines().any(|line| refused(&line)),
+                    "{call} was never refused:\n{calls}"
+                );
+            }
+        },
+    ),
+    Case::kernel(
+        "a cgroup without cgroup.kill is frozen, killed and thawed",
+        |t| {
+            if t.view != "v2" {
+                t.does_not_apply("elsewhere the v1 freezer serves");
+            }
+            for pause in [false, true] {
+                let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+                    let namespaces = config["linux"]["namespaces"].as_array_mut();
+                    namespaces
+                        .expect("namespaces")
+                        .retain(|one| one["type"] != "pid");
+                });
+                let container = t.start(&bundle);
+                for _ in 0..3 {
+                    container.probe(&["--detach"], &["pause"]).ok();
+                }
+                let procs = t.cgroup("", &container.id).join("cgroup.procs");
+                let count = || {
+                    std::fs::read_to_string(&procs)
+                        .expect("procs")
+                        .lines()
+                        .count()
+                };
+                assert_eq!(count(), 4);
+                if pause {
+                    t.call(&["pause", &container.id]).ok();
+                }
+                // The file is there on any kernel that runs this: in its place comes
+                // one that nobody can open for writing.
+                let kill = t.cgroup("", &container.id).join("cgroup.kill");
+                let none: Option<&str> = None;
+                let version = Some("/proc/version");
+                mount(version, &kill, none, MsFlags::MS_BIND, none).expect("bind");
+                assert!(std::fs::write(&kill, "1").is_err());
+                t.call(&["kill", "--all", &container.id, "KILL"]).ok();
+                wait_until("all are dead", || count() == 0);
+                umount(&kill).expect("umount");
+            }
+        },
+    )
+    .needs(Needs::V2)
+    .except(&[("runc", "1.1 knows no cgroup.kill"), ("crun", "no oracle")]),
+];
