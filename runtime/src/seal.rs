@@ -29,7 +29,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use crate::error::{Context, Result};
 use crate::sys::mount::{self, Change};
 use crate::sys::mutation::Defence;
-use crate::sys::{self, process};
+use crate::sys::{self, descriptors, process};
 
 /// The commands whose processes enter a container.
 const ENTERING: [&str; 4] = ["create", "run", "exec", "mounts"];
@@ -164,15 +164,15 @@ fn sealed_copy(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
         memfd_create(c"rrun", executable).or_else(|_| memfd_create(c"rrun", flags)),
         || "memfd_create(\"rrun\", MFD_ALLOW_SEALING)".to_owned(),
     )?;
-    let mut from = std::fs::File::from(sys::call(binary.try_clone_to_owned(), || {
-        "dup(/proc/self/exe)".to_owned()
-    })?);
-    let mut to = std::fs::File::from(copy);
-    sys::call(std::io::copy(&mut from, &mut to), || {
-        "copy /proc/self/exe to a memfd".to_owned()
-    })?;
-    sys::call(fcntl(&to, FcntlArg::F_ADD_SEALS(all_seals())), || {
+    let mut bytes = vec![0; 1 << 18];
+    loop {
+        match descriptors::read(binary, &mut bytes)? {
+            0 => break,
+            length => descriptors::write_all(copy.as_fd(), &bytes[..length])?,
+        }
+    }
+    sys::call(fcntl(&copy, FcntlArg::F_ADD_SEALS(all_seals())), || {
         "fcntl(F_ADD_SEALS)".to_owned()
     })?;
-    Ok(to.into())
+    Ok(copy)
 }

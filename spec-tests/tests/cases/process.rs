@@ -341,13 +341,7 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(answers[0], json!({ "value": 3 }));
         assert_eq!(answers[1], json!({ "value": (2 << 13) | 6 }));
     })
-    .except(&[
-        ("runc", "1.2 brought them"),
-        (
-            "rrun",
-            "refuses process.scheduler by name until a later version",
-        ),
-    ]),
+    .except(&[("runc", "1.2 brought them")]),
     Case::runc(
         "stdio belongs to the program's user, except /dev/null",
         |t| {
