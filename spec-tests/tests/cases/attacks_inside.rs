@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .needs(Needs::Vm),
     Case::runc(
-        "--no-pivot leaves no procfs behind that shows everything",
+        "without pivot_root no procfs stays behind that shows everything",
         |t| {
             let bundle = Bundle::new(t).probe(&["fresh-proc"]);
             let answer = t.run(&bundle).answer();
