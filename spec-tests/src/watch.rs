@@ -24,17 +24,22 @@ pub fn watch(mark: &str, programs: &[&str], mut tell: impl FnMut(&Value)) -> ! {
     let own = std::process::id();
     let mut told = BTreeSet::new();
     let mut kept = Vec::new();
+    let mut say = |line: Value| {
+        if told.insert(line.to_string()) {
+            tell(&line);
+        }
+    };
     loop {
         for pid in pids().into_iter().filter(|pid| *pid != own && *pid != 1) {
-            let mut news = look(pid, mark, programs);
+            let news = look(pid, mark, programs);
             if kept.len() < KEPT && !news.is_empty() {
                 kept.extend(keep(pid).filter(|program| is_other(program, programs)));
             }
-            if kept.iter().any(writable) {
-                news.push(json!({ "found": "its program for writing" }));
-            }
-            news.retain(|line| told.insert(line.to_string()));
-            news.iter().for_each(&mut tell);
+            news.into_iter().for_each(&mut say);
+        }
+        // Also when nobody executes it any more.
+        if kept.iter().any(writable) {
+            say(json!({ "found": "its program for writing" }));
         }
     }
 }

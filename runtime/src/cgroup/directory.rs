@@ -1,8 +1,9 @@
 //! One cgroup directory, by its descriptor: its files read and written, its
 //! children listed.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -37,12 +38,87 @@ impl Directory {
     }
 
     /// Opens a directory below.
-    pub(super) fn child(&self, name: &str) -> sys::Result<Self> {
-        let path = self.path.join(name);
-        let fd = call(openat(&self.fd, name, DIRECTORY, Mode::empty()), || {
-            format!("open({path:?}, O_DIRECTORY)")
+    pub(super) fn child(&self, name: impl AsRef<OsStr>) -> sys::Result<Self> {
+        let path = self.path.join(name.as_ref());
+        let fd = call(
+            openat(&self.fd, name.as_ref(), DIRECTORY, Mode::empty()),
+            || format!("open({path:?}, O_DIRECTORY)"),
+        )?;
+        Ok(Self { fd, path })
+    }
+
+    /// Opens the directory above, as of a file system without links.
+    fn parent(&self) -> sys::Result<Self> {
+        let path = self.path.parent().unwrap_or(&self.path).to_owned();
+        let fd = call(openat(&self.fd, "..", DIRECTORY, Mode::empty()), || {
+            format!("open({:?}, O_DIRECTORY)", self.path.join(".."))
         })?;
         Ok(Self { fd, path })
+    }
+
+    /// Calls `act` for each directory below, with the one above it and its name:
+    /// those below it first. What vanishes meanwhile is left out.
+    ///
+    /// The container may have made them, as many and as deep as it likes and with
+    /// any bytes as names. So neither descriptors nor stack grow with the depth.
+    ///
+    /// # Errors
+    /// Those of reading a directory, and of `act`.
+    pub(super) fn each_below(
+        &self,
+        mut act: impl FnMut(&Directory, &OsStr) -> sys::Result<()>,
+    ) -> sys::Result<()> {
+        let mut here = self.reopen()?;
+        // Of each level its own name, and what is left to be looked at in it.
+        let mut levels = vec![(OsString::new(), here.children_left()?)];
+        while let Some((_, left)) = levels.last_mut() {
+            if let Some(name) = left.pop() {
+                match here.child(&name) {
+                    Ok(child) => {
+                        let left = child.children_left()?;
+                        (here, _) = (child, levels.push((name, left)));
+                    }
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+            let Some((name, _)) = levels.pop() else { break };
+            if levels.is_empty() {
+                break;
+            }
+            here = match here.parent() {
+                Ok(parent) => parent,
+                Err(_) => self.again(&mut levels)?,
+            };
+            act(&here, &name)?;
+        }
+        Ok(())
+    }
+
+    /// The last of `levels`, opened from the top; those that are gone are taken
+    /// away.
+    fn again(&self, levels: &mut Vec<(OsString, Vec<OsString>)>) -> sys::Result<Self> {
+        let mut here = self.reopen()?;
+        for at in 1..levels.len() {
+            match here.child(&levels[at].0) {
+                Ok(child) => here = child,
+                Err(error) if is_gone(&error) => {
+                    levels.truncate(at);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(here)
+    }
+
+    /// [`children`](Self::children), none for one that is gone.
+    fn children_left(&self) -> sys::Result<Vec<OsString>> {
+        match self.children() {
+            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            children => children,
+        }
     }
 
     /// Its path, for messages.
@@ -64,7 +140,8 @@ impl Directory {
     }
 
     /// Opens a file for reading.
-    pub(super) fn open_file(&self, file: &str) -> sys::Result<OwnedFd> {
+    pub(super) fn open_file(&self, file: impl AsRef<Path>) -> sys::Result<OwnedFd> {
+        let file = file.as_ref();
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         call(openat(&self.fd, file, flags, Mode::empty()), || {
             format!("open({:?})", self.path.join(file))
@@ -80,7 +157,8 @@ impl Directory {
     }
 
     /// Reads a whole file.
-    pub(super) fn read(&self, file: &str) -> sys::Result<String> {
+    pub(super) fn read(&self, file: impl AsRef<Path>) -> sys::Result<String> {
+        let file = file.as_ref();
         let describe = || format!("read({:?})", self.path.join(file));
         let fd = self.open_file(file)?;
         let mut text = Vec::new();
@@ -132,7 +210,7 @@ impl Directory {
     }
 
     /// The names of the cgroups below.
-    pub(super) fn children(&self) -> sys::Result<Vec<String>> {
+    fn children(&self) -> sys::Result<Vec<OsString>> {
         let describe = || format!("readdir({:?})", self.path);
         let mut dir = call(
             Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()),
@@ -143,18 +221,23 @@ impl Directory {
             let entry = call(entry, describe)?;
             let name: &CStr = entry.file_name();
             if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
-                names.push(name.to_string_lossy().into_owned());
+                names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
             }
         }
         Ok(names)
     }
 
     /// Removes a directory below, which must be empty.
-    pub(super) fn remove_child(&self, name: &str) -> sys::Result<()> {
+    pub(super) fn remove_child(&self, name: &OsStr) -> sys::Result<()> {
         call(unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir), || {
             format!("rmdir({:?})", self.path.join(name))
         })
     }
+}
+
+/// Whether the directory of an error has been removed.
+pub(super) fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Errno::ENOENT | Errno::ENODEV)
 }
 
 /// A file whose changes are waited for.

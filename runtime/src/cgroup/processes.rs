@@ -1,6 +1,7 @@
 //! The processes in the cgroup: listed, frozen, thawed, signalled.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -8,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::Cgroup;
-use super::directory::Directory;
+use super::directory::{Directory, is_gone};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys;
 use crate::sys::mutation::Defence;
@@ -202,28 +203,23 @@ impl Cgroup {
 
 /// Adds the processes in `directory` and below.
 fn collect(directory: &Directory, found: &mut BTreeSet<i32>) -> sys::Result<()> {
-    let vanished = |error: &sys::Error| matches!(error.errno(), Errno::ENOENT | Errno::ENODEV);
-    match directory.read("cgroup.procs") {
+    add_listed(directory, Path::new("cgroup.procs"), found)?;
+    directory
+        .each_below(|above, name| add_listed(above, &Path::new(name).join("cgroup.procs"), found))
+}
+
+/// Adds the processes that one `cgroup.procs` lists.
+fn add_listed(above: &Directory, file: &Path, found: &mut BTreeSet<i32>) -> sys::Result<()> {
+    match above.read(file) {
         // 0 stands for a process outside of our pid namespace.
         Ok(text) => {
             let listed = text.lines().filter_map(|line| line.parse::<i32>().ok());
             found.extend(listed.filter(|pid| *pid != 0));
         }
-        Err(error) if vanished(&error) => return Ok(()),
+        Err(error) if is_gone(&error) => {}
         // A threaded cgroup's processes are listed by its domain above.
         Err(error) if error.errno() == Errno::EOPNOTSUPP => {}
         Err(error) => return Err(error),
-    }
-    let children = match directory.children() {
-        Err(error) if vanished(&error) => return Ok(()),
-        children => children?,
-    };
-    for name in children {
-        match directory.child(&name) {
-            Ok(child) => collect(&child, found)?,
-            Err(error) if vanished(&error) => {}
-            Err(error) => return Err(error),
-        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::directory::Directory;
+use super::directory::{Directory, is_gone};
 use super::{Cgroup, Joined};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -70,24 +70,9 @@ fn remove(at: &Joined) -> sys::Result<()> {
 /// Removes what is below `directory`; what is busy is left for another
 /// attempt.
 fn remove_children(directory: &Directory) -> sys::Result<()> {
-    let gone_or_busy = |errno| {
-        matches!(
-            errno,
-            Errno::ENOENT | Errno::ENODEV | Errno::EBUSY | Errno::ENOTEMPTY
-        )
-    };
-    let children = match directory.children() {
-        Err(error) if gone_or_busy(error.errno()) => return Ok(()),
-        children => children?,
-    };
-    for name in children {
-        if let Ok(child) = directory.child(&name) {
-            remove_children(&child)?;
-        }
-        match directory.remove_child(&name) {
-            Err(error) if !gone_or_busy(error.errno()) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    directory.each_below(|above, name| match above.remove_child(name) {
+        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) if matches!(error.errno(), Errno::EBUSY | Errno::ENOTEMPTY) => Ok(()),
+        removed => removed,
+    })
 }

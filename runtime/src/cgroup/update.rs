@@ -59,7 +59,7 @@ impl Cgroup {
         let mut before: Vec<(&Directory, &str, String)> = Vec::new();
         for write in writes {
             let at = self.controller(&write.controller);
-            let old = at.and_then(|at| Some((at, at.directory.read(&write.file).ok()?)));
+            let old = at.and_then(|at| Some((at, at.directory.read(&*write.file).ok()?)));
             // A file of many lines takes one at a time and tells the others.
             if let Some((at, old)) = old
                 && old.lines().count() == 1

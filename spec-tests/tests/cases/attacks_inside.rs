@@ -2,6 +2,7 @@
 //! what it reaches through /proc/PID while they are on their way.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -124,6 +125,11 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(&[("runc", "refuses what is there")]),
     Case::kernel(
+        "cgroups nested deep, and of a name that is no text, hide nothing and are removed",
+        nested_cgroups,
+    )
+    .except(&[("runc", "holds a descriptor for each, and leaves them")]),
+    Case::kernel(
         "kill --all ends processes that fork and end all the time",
         |t| {
             let bundle = Bundle::new(t)
@@ -176,6 +182,47 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(&[("runc", "takes the rootfs by its name")]),
 ];
+
+/// Who may write to its cgroup nests it deeper than a process has descriptors,
+/// and hides in one whose name is no text.
+fn nested_cgroups(t: &Test) {
+    let bundle = Bundle::new(t)
+        .without_namespace("pid")
+        .probe(&["orphan", ";", "pause"]);
+    let container = t.start(&bundle);
+    container.wait_for("pid");
+    let hidden = container.answers()[0]["pid"].to_string();
+    let status = format!("/proc/{hidden}/status");
+    let cgroups: Vec<_> = ["", "pids", "memory", "freezer", "devices"]
+        .iter()
+        .filter(|controller| t.hierarchy(controller).is_some())
+        .map(|controller| t.cgroup(controller, &bundle.id))
+        .filter(|cgroup| cgroup.is_dir())
+        .collect();
+    assert!(!cgroups.is_empty());
+    for cgroup in &cgroups {
+        let place = cgroup.join(std::ffi::OsStr::from_bytes(b"not \xff text"));
+        fs::create_dir(&place).expect("mkdir");
+        fs::write(place.join("cgroup.procs"), &hidden).expect("move");
+        // 300 of them have a path that is short enough.
+        fs::create_dir_all(cgroup.join("d/".repeat(300))).expect("mkdir");
+    }
+    let rrun = |words: &[&str]| {
+        let mut command = Command::new("prlimit");
+        command.arg("--nofile=256").arg(&t.runtime).arg("--root");
+        t.spawn(command.arg(&t.root).args(words)).wait()
+    };
+    let listed = rrun(&["ps", "-f", "json", &bundle.id]).json();
+    assert!(listed.to_string().contains(&hidden), "{listed}");
+    rrun(&["kill", "--all", &bundle.id, "KILL"]).ok();
+    wait_until("its end", || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        text.is_empty() || text.contains("State:\tZ")
+    });
+    container.wait_status("stopped");
+    rrun(&["delete", &bundle.id]).ok();
+    assert!(cgroups.iter().all(|cgroup| !cgroup.exists()));
+}
 
 /// A pid file, of which others may write the directory.
 fn pid_file(t: &Test) {
