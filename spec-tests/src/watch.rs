@@ -5,7 +5,6 @@
 //! host's goes up to the host's root, whoever walks it.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,7 +32,7 @@ pub fn watch(mark: &str, programs: &[&str], mut tell: impl FnMut(&Value)) -> ! {
         for pid in pids().into_iter().filter(|pid| *pid != own && *pid != 1) {
             let news = look(pid, mark, programs);
             if kept.len() < KEPT && !news.is_empty() {
-                kept.extend(keep(pid).filter(|program| is_other(program, programs)));
+                kept.extend(keep(pid).filter(is_other));
             }
             news.into_iter().for_each(&mut say);
         }
@@ -54,15 +53,11 @@ fn keep(pid: u32) -> Option<File> {
     options.open(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Whether this is the program of a process that does not run its own yet.
-fn is_other(program: &File, programs: &[&str]) -> bool {
+/// Whether this is none of the container's own programs, which are in /bin and
+/// /data.
+fn is_other(program: &File) -> bool {
     let path = fs::read_link(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    let name = path
-        .ok()
-        .and_then(|path| Some(path.file_name()?.to_owned()));
-    !programs
-        .iter()
-        .any(|own| name.as_deref() == Some(OsStr::new(own)))
+    path.is_ok_and(|path| !path.starts_with("/bin") && !path.starts_with("/data"))
 }
 
 /// CVE-2019-5736: a program can be written once nobody executes it.
@@ -104,7 +99,7 @@ fn look(pid: u32, mark: &str, programs: &[&str]) -> Vec<Value> {
     let opened = File::open(format!("{directory}/mem")).is_ok();
     news.push(json!({ "seen": name }));
     // Its name changes a moment after it has executed its program.
-    if opened && keep(pid).is_some_and(|program| is_other(&program, programs)) {
+    if opened && keep(pid).is_some_and(|program| is_other(&program)) {
         news.push(json!({ "traced": true }));
     }
     news
