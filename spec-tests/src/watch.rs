@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -60,10 +60,12 @@ fn is_other(program: &File) -> bool {
     path.is_ok_and(|path| !path.starts_with("/bin") && !path.starts_with("/data"))
 }
 
-/// CVE-2019-5736: a program can be written once nobody executes it.
+/// CVE-2019-5736: a program can be written once nobody executes it. A sealed one
+/// can be opened, and no more. What is written is what an ELF file begins with.
 fn writable(program: &File) -> bool {
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-    fs::OpenOptions::new().write(true).open(path).is_ok()
+    let opened = fs::OpenOptions::new().write(true).open(path);
+    opened.and_then(|file| file.write_at(b"\x7f", 0)).is_ok()
 }
 
 fn pids() -> Vec<u32> {
