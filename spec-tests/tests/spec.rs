@@ -26,6 +26,8 @@ mod fallbacks;
 mod faults;
 #[path = "cases/hooks.rs"]
 mod hooks;
+#[path = "cases/host_faults.rs"]
+mod host_faults;
 #[path = "cases/hot_mounts.rs"]
 mod hot_mounts;
 #[path = "cases/in_force.rs"]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
             ("hot_mounts", hot_mounts::CASES),
             ("fallbacks", fallbacks::CASES),
             ("hooks", hooks::CASES),
+            ("host faults", host_faults::CASES),
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),
             ("in_force", in_force::CASES),
