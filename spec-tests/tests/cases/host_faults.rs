@@ -163,11 +163,11 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     Case::kernel("many containers side by side", |t| {
-        let bundles: Vec<Bundle> = (0..t.rounds(200, 32))
-            .map(|_| Bundle::new(t).probe(&["true"]))
-            .collect();
-        for some in bundles.chunks(16) {
-            let running: Vec<Running> = some.iter().map(|bundle| t.spawn_run(bundle)).collect();
+        // All of one root filesystem.
+        let bundle = Bundle::new(t).probe(&["true"]);
+        let ids: Vec<String> = (0..t.rounds(200, 32)).map(|_| t.id()).collect();
+        for some in ids.chunks(16) {
+            let running: Vec<Running> = some.iter().map(|id| run_beside(t, &bundle, id)).collect();
             for one in running {
                 one.wait().ok();
             }
@@ -175,6 +175,17 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(t.call(&["list", "-q"]).ok().stdout, "");
     }),
 ];
+
+/// Runs a container of its own name on the root filesystem of `bundle`.
+fn run_beside(t: &Test, bundle: &Bundle, id: &str) -> Running {
+    let mut config = bundle.config().clone();
+    config["root"]["path"] = json!(bundle.rootfs());
+    config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
+    let directory = t.directory.join(id);
+    fs::create_dir(&directory).expect("mkdir");
+    fs::write(directory.join("config.json"), config.to_string()).expect("config.json");
+    t.spawn(&mut t.command(&["run", "-b", text(&directory), id]))
+}
 
 /// Lets a hook of this moment hang without a timeout, and deletes the
 /// container meanwhile.
