@@ -254,8 +254,10 @@ fn freeze_v1(directory: &Directory) -> sys::Result<()> {
     }
 }
 
-/// v2 tells when all have stopped by a change of `cgroup.events`.
+/// v2 tells when all have stopped by a change of `cgroup.events`. A `kill` of
+/// the container thaws it without a lock, so that is looked for now and then.
 fn freeze_v2(directory: &Directory) -> sys::Result<()> {
+    const TICK: Duration = Duration::from_millis(100);
     directory.write("cgroup.freeze", "1")?;
     let deadline = Instant::now() + FREEZE_TIMEOUT;
     let events = directory.watch("cgroup.events")?;
@@ -265,9 +267,12 @@ fn freeze_v2(directory: &Directory) -> sys::Result<()> {
             return Ok(());
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
-        let ready = poll(&mut [PollFd::new(events.fd(), PollFlags::POLLPRI)], timeout);
-        if ready == Ok(0) {
+        let tick = PollTimeout::try_from(left.min(TICK)).unwrap_or(PollTimeout::MAX);
+        let ready = poll(&mut [PollFd::new(events.fd(), PollFlags::POLLPRI)], tick);
+        if directory.read("cgroup.freeze")?.trim() == "0" {
+            directory.write("cgroup.freeze", "1")?;
+        }
+        if ready == Ok(0) && left.is_zero() {
             let text = format!("poll({:?})", directory.path().join("cgroup.events"));
             return Err(sys::Error::new(text, Errno::ETIMEDOUT));
         }
