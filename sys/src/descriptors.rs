@@ -345,12 +345,12 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
         let mut fd = None;
         for control in call(message.cmsgs(), describe)? {
             if let ControlMessageOwned::ScmRights(fds) = control {
-                // SAFETY: the kernel has just made these descriptors for us;
-                // all are owned, so a surplus one is closed.
-                let mut owned = fds
-                    .into_iter()
-                    .map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
-                fd = owned.next();
+                for raw in fds {
+                    // SAFETY: the kernel has just made this descriptor for us.
+                    let owned = unsafe { OwnedFd::from_raw_fd(raw) };
+                    // A surplus one is closed here.
+                    fd.get_or_insert(owned);
+                }
             }
         }
         return Ok((message.bytes, fd));
@@ -385,4 +385,61 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn a_message_brings_its_bytes_and_its_descriptor() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (end, kept) = pipe().unwrap();
+        send(theirs.as_fd(), b"name", Some(kept.as_fd())).unwrap();
+        send(theirs.as_fd(), b"alone", None).unwrap();
+        drop((kept, theirs));
+        let mut buffer = [0; 64];
+        let (length, brought) = receive(ours.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"name");
+        write_all(brought.unwrap().as_fd(), b"x").unwrap();
+        assert_eq!(read(end.as_fd(), &mut buffer).unwrap(), 1);
+        let (length, brought) = receive(ours.as_fd(), &mut buffer).unwrap();
+        assert_eq!(
+            (&buffer[..length], brought.is_none()),
+            (&b"alone"[..], true)
+        );
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().0, 0);
+    }
+
+    /// The room for one descriptor is aligned, which makes it room for two.
+    #[test]
+    fn a_descriptor_too_many_is_closed() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (first, kept) = pipe().unwrap();
+        let (second, surplus) = pipe().unwrap();
+        let raw = [kept.as_raw_fd(), surplus.as_raw_fd()];
+        sendmsg::<UnixAddr>(
+            theirs.as_raw_fd(),
+            &[IoSlice::new(b"two")],
+            &[ControlMessage::ScmRights(&raw)],
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        drop((kept, surplus));
+        let (_, brought) = receive(ours.as_fd(), &mut [0; 8]).unwrap();
+        write_all(brought.as_ref().unwrap().as_fd(), b"x").unwrap();
+        assert_eq!(read(first.as_fd(), &mut [0; 8]).unwrap(), 1);
+        // Nobody has the other pipe open for writing any more: its end is here,
+        // or soon, if a fork of another test had it.
+        let mut ends = [PollFd::new(second.as_fd(), PollFlags::empty())];
+        poll(&mut ends, PollTimeout::from(10_000u16)).unwrap();
+        assert_eq!(ends[0].revents(), Some(PollFlags::POLLHUP));
+    }
 }

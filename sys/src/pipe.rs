@@ -140,3 +140,33 @@ pub fn write(sink: BorrowedFd<'_>, bytes: &[u8]) -> Result<Option<usize>> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+    use crate::descriptors;
+
+    #[test]
+    fn bytes_go_from_pipe_to_pipe_and_are_counted_on_the_way() {
+        let (source, to_source) = descriptors::pipe().unwrap();
+        let (from_sink, sink) = descriptors::pipe().unwrap();
+        for end in [source.as_fd(), from_sink.as_fd()] {
+            descriptors::set_nonblocking(end).unwrap();
+        }
+        let step = || splice(source.as_fd(), sink.as_fd(), 64).unwrap();
+        assert_eq!(step(), None, "an empty source");
+        assert_eq!(write(to_source.as_fd(), b"twelve bytes").unwrap(), Some(12));
+        assert_eq!(unread(source.as_fd()).unwrap(), 12);
+        assert_eq!(step(), Some(12));
+        assert_eq!(unread(from_sink.as_fd()).unwrap(), 12);
+        let mut buffer = vec![0; 12];
+        assert_eq!(read(from_sink.as_fd(), &mut buffer).unwrap(), Some(12));
+        assert_eq!(buffer, b"twelve bytes");
+        assert_eq!(read(from_sink.as_fd(), &mut buffer).unwrap(), None);
+        drop(to_source);
+        assert_eq!(step(), Some(0), "the end of the source");
+    }
+}
