@@ -68,9 +68,13 @@ impl Directory {
         &self,
         mut act: impl FnMut(&Directory, &OsStr) -> sys::Result<()>,
     ) -> sys::Result<()> {
+        let left = self.children_left()?;
+        if left.is_empty() {
+            return Ok(());
+        }
         let mut here = self.reopen()?;
         // Of each level its own name, and what is left to be looked at in it.
-        let mut levels = vec![(OsString::new(), here.children_left()?)];
+        let mut levels = vec![(OsString::new(), left)];
         while let Some((_, left)) = levels.last_mut() {
             if let Some(name) = left.pop() {
                 match here.child(&name) {
