@@ -138,7 +138,7 @@ fn each(t: &Test, command: &Command, sample: u32, fault: fn(usize) -> Fault) {
     let kills = fault(0) == Fault::Kill;
     for (process, numbers) in calls.iter().enumerate() {
         let numbers = numbers.iter().enumerate();
-        let chosen = numbers.filter(|(_, number)| kills || !never_fails(**number));
+        let chosen = numbers.filter(|(_, number)| kills || !trace::never_fails(**number));
         points.extend(chosen.map(|(call, _)| Point { process, call }));
     }
     // One alone, to look at.
@@ -153,35 +153,6 @@ fn each(t: &Test, command: &Command, sample: u32, fault: fn(usize) -> Fault) {
         println!("{} with {fault:?} at {point:?}", command.words.join(" "));
         attempt(t, &bundle, command, Some((point, fault)));
     }
-}
-
-/// Calls that the C library and Rust's make for themselves, which don't go on
-/// without them, and those that can't fail.
-fn never_fails(number: i64) -> bool {
-    [
-        libc::SYS_arch_prctl,
-        libc::SYS_brk,
-        libc::SYS_close,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-        libc::SYS_futex,
-        libc::SYS_getrandom,
-        libc::SYS_mmap,
-        libc::SYS_mprotect,
-        libc::SYS_mremap,
-        libc::SYS_munmap,
-        libc::SYS_poll,
-        libc::SYS_prlimit64,
-        libc::SYS_rseq,
-        libc::SYS_rt_sigaction,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_sched_getaffinity,
-        libc::SYS_set_robust_list,
-        libc::SYS_set_tid_address,
-        libc::SYS_sigaltstack,
-        libc::SYS_umask,
-    ]
-    .contains(&number)
 }
 
 /// Does `command` with this fault, cleans up, and looks whether all is as before.
