@@ -3,11 +3,13 @@
 //! ```text
 //!   parent (host)                                child (container)
 //!     | -- clone3 ------------------------------->  |
-//!     |  limits, cgroup membership, id maps         |  session, first mounts, waits
-//!     | -- Go ----------------------------------->  |  (second fork only: a stage
+//!     |  cgroups, their limits, id maps             |  namespaces, session, first
+//!     |                                             |   mounts, waits
+//!     | -- Go + descriptors --------------------->  |  enters its cgroups by them
+//!     |                                             |  (second fork only: a stage
 //!     | <- Born(pid) -----------------------------  |   process makes the real child,
 //!     | -- Go ----------------------------------->  |   which gets its own Go)
-//!     |                                             |  namespaces, other mounts
+//!     |                                             |  other namespaces and mounts
 //!     | <- HooksWanted ---------------------------  |  only if there are such hooks
 //!     |  prestart, createRuntime                    |  waits
 //!     | -- Continue ----------------------------->  |  pivot, console, identity
@@ -57,15 +59,6 @@ pub enum FromChild {
     Failed(Error),
     /// The child's end is closed: it executed its program, or died.
     Closed,
-}
-
-/// What the parent tells the child.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FromParent {
-    /// Membership and id maps are settled.
-    Go,
-    /// What was asked for is done.
-    Continue,
 }
 
 /// The parent's end.
@@ -129,16 +122,21 @@ impl ParentEnd {
         })
     }
 
-    /// Tells the child to go on.
+    /// Tells the child that its cgroups and id maps are settled; it enters the
+    /// cgroups by `tasks`.
     ///
     /// # Errors
     /// `EPIPE` if the child is gone, `ECONNRESET` if it left words unread.
-    pub fn send(&self, message: FromParent) -> Result<()> {
-        let tag = match message {
-            FromParent::Go => GO,
-            FromParent::Continue => CONTINUE,
-        };
-        Ok(descriptors::send(self.0.as_fd(), &[tag], None)?)
+    pub fn go(&self, tasks: &[BorrowedFd<'_>]) -> Result<()> {
+        Ok(descriptors::send(self.0.as_fd(), &[GO], tasks)?)
+    }
+
+    /// Tells the child that what it waits for is done.
+    ///
+    /// # Errors
+    /// As for [`go`](Self::go).
+    pub fn go_on(&self) -> Result<()> {
+        Ok(descriptors::send(self.0.as_fd(), &[CONTINUE], &[])?)
     }
 }
 
@@ -149,17 +147,22 @@ impl AsFd for ParentEnd {
 }
 
 impl ChildEnd {
-    /// Waits for the parent's word; `None` if the parent is gone.
+    /// Waits for `Go`: the descriptors that came with it, or `None` if the
+    /// parent is gone.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub fn until_go(&self) -> Result<Option<Vec<OwnedFd>>> {
+        let (length, tasks) = descriptors::receive_all(self.0.as_fd(), &mut [0_u8; 1])?;
+        Ok((length > 0).then_some(tasks))
+    }
+
+    /// Waits for the parent's word; false if the parent is gone.
     ///
     /// # Errors
     /// Those of read(2).
-    pub fn receive(&self) -> Result<Option<FromParent>> {
-        let mut tag = [0_u8; 1];
-        match descriptors::read(self.0.as_fd(), &mut tag)? {
-            0 => Ok(None),
-            _ if tag[0] == GO => Ok(Some(FromParent::Go)),
-            _ => Ok(Some(FromParent::Continue)),
-        }
+    pub fn until_told(&self) -> Result<bool> {
+        Ok(descriptors::read(self.0.as_fd(), &mut [0_u8; 1])? > 0)
     }
 
     /// Tells the parent that a stage process made this one, which is `pid`.
@@ -183,11 +186,7 @@ impl ChildEnd {
     /// # Errors
     /// Those of sendmsg(2).
     pub fn terminal(&self, master: BorrowedFd<'_>) -> Result<()> {
-        Ok(descriptors::send(
-            self.0.as_fd(),
-            &[TERMINAL],
-            Some(master),
-        )?)
+        Ok(descriptors::send(self.0.as_fd(), &[TERMINAL], &[master])?)
     }
 
     /// Tells the parent to fetch the seccomp notify descriptor `number`.
@@ -298,8 +297,8 @@ mod tests {
         assert!(matches!(parent.receive().unwrap(), FromChild::Born(4711)));
         assert!(matches!(parent.receive().unwrap(), FromChild::Listener(9)));
         assert!(matches!(parent.receive().unwrap(), FromChild::Ready));
-        parent.send(FromParent::Continue).unwrap();
-        assert_eq!(child.receive().unwrap(), Some(FromParent::Continue));
+        parent.go_on().unwrap();
+        assert!(child.until_told().unwrap());
         child
             .failed(&Error::new(Kind::Hook, "x".repeat(2 * LONGEST)))
             .unwrap();
@@ -312,9 +311,30 @@ mod tests {
     }
 
     #[test]
+    fn go_brings_as_many_descriptors_as_there_are() {
+        for count in [0, 1, 9, 200] {
+            let (parent, child) = pair().unwrap();
+            let (end, kept) = descriptors::pipe().unwrap();
+            parent.go(&vec![kept.as_fd(); count]).unwrap();
+            drop(kept);
+            let brought = child.until_go().unwrap().unwrap();
+            assert_eq!(brought.len(), count);
+            for fd in brought {
+                descriptors::write_all(fd.as_fd(), b"x").unwrap();
+            }
+            assert_eq!(
+                descriptors::read(end.as_fd(), &mut [0; 256]).unwrap(),
+                count
+            );
+            drop(parent);
+            assert!(child.until_go().unwrap().is_none());
+        }
+    }
+
+    #[test]
     fn a_child_that_leaves_words_unread_is_gone_like_any_other() {
         let (parent, child) = pair().unwrap();
-        parent.send(FromParent::Go).unwrap();
+        parent.go(&[]).unwrap();
         drop(child);
         assert!(matches!(parent.receive().unwrap(), FromChild::Closed));
     }
@@ -322,7 +342,7 @@ mod tests {
     #[test]
     fn the_last_words_of_a_child_that_left_words_unread_are_heard() {
         let (parent, child) = pair().unwrap();
-        parent.send(FromParent::Continue).unwrap();
+        parent.go_on().unwrap();
         child.failed(&Error::new(Kind::System, "why")).unwrap();
         drop(child);
         let FromChild::Failed(error) = parent.receive().unwrap() else {

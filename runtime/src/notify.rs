@@ -100,8 +100,8 @@ impl Relay {
 
     fn tell(&self, line: &[u8], pid: i32) -> Result<()> {
         let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
-        descriptors::send(manager.as_fd(), &[line, b"\n"].concat(), None)?;
-        descriptors::send(manager.as_fd(), format!("MAINPID={pid}\n").as_bytes(), None)?;
+        descriptors::send(manager.as_fd(), &[line, b"\n"].concat(), &[])?;
+        descriptors::send(manager.as_fd(), format!("MAINPID={pid}\n").as_bytes(), &[])?;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl Relay {
     fn barrier(&self, init: &Handle) -> Result<()> {
         let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
         let (ours, theirs) = descriptors::pipe()?;
-        descriptors::send(manager.as_fd(), b"BARRIER=1", Some(theirs.as_fd()))?;
+        descriptors::send(manager.as_fd(), b"BARRIER=1", &[theirs.as_fd()])?;
         drop::<OwnedFd>(theirs);
         // A manager that knows no barriers closes it just the same, or never.
         init.poll_end(&[ours.as_fd()], Some(BARRIER_MS))?;

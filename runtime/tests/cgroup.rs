@@ -66,7 +66,19 @@ fn read(record: &Record, controller: &str, file: &str) -> String {
 struct Made(Option<Cgroup>);
 
 fn create(plan: &CgroupPlan) -> Made {
-    Made(Some(Cgroup::create(plan).unwrap()))
+    Made(Some(try_create(plan).unwrap()))
+}
+
+/// Makes it in all hierarchies, or none.
+fn try_create(plan: &CgroupPlan) -> rrun::error::Result<Cgroup> {
+    let mut cgroup = Cgroup::create(plan)?;
+    match cgroup.create_v1(plan) {
+        Ok(()) => Ok(cgroup),
+        Err(error) => {
+            cgroup.remove().unwrap();
+            Err(error)
+        }
+    }
 }
 
 impl Made {
@@ -348,7 +360,7 @@ fn a_cgroup_in_use_is_refused_and_untouched() {
         let first = create(&plan);
         let sleeper = Sleeper::start();
         first.attach(sleeper.pid()).unwrap();
-        let error = Cgroup::create(&plan).unwrap_err().to_string();
+        let error = try_create(&plan).unwrap_err().to_string();
         assert!(
             error.ends_with("container's cgroup is not empty: 1 process(es) found"),
             "{error}"
@@ -356,7 +368,7 @@ fn a_cgroup_in_use_is_refused_and_untouched() {
         assert_eq!(first.pids().unwrap(), [sleeper.pid()]);
         drop(sleeper);
         first.freeze().unwrap();
-        let error = Cgroup::create(&plan).unwrap_err().to_string();
+        let error = try_create(&plan).unwrap_err().to_string();
         assert!(
             error.ends_with("container's cgroup unexpectedly frozen"),
             "{error}"
@@ -380,7 +392,7 @@ fn what_create_made_is_removed_when_it_fails() {
         let other = create(&one);
         let sleeper = Sleeper::start();
         other.attach(sleeper.pid()).unwrap();
-        Cgroup::create(&blocked).unwrap_err();
+        try_create(&blocked).unwrap_err();
         for member in &blocked.members[..blocked.members.len() - 1] {
             let parent = member.directory().parent().unwrap().to_owned();
             assert!(!parent.exists(), "{parent:?}");
@@ -717,15 +729,15 @@ fn a_child_enters_v1_by_itself() {
     in_views(&[View::Host, View::V1], |_| {
         let path = name();
         let made = create(&plan(&path, "{}"));
-        let entrance = made.entrance().unwrap();
+        let doors = made.doors().unwrap();
         let v1 = made
             .record()
             .members
             .into_iter()
             .filter(|member| !member.is_v2());
         let v1: Vec<_> = v1.collect();
-        assert_eq!(entrance.tasks.len(), v1.len());
-        for (tasks, member) in entrance.tasks.into_iter().zip(v1) {
+        assert_eq!(doors.len(), v1.len());
+        for (tasks, member) in doors.into_iter().zip(v1) {
             let output = Command::new("sh")
                 .args(["-c", "echo 0 >&0; cat /proc/self/cgroup"])
                 .stdin(tasks)

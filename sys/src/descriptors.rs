@@ -295,21 +295,20 @@ fn connect_unix(path: &Path, kind: SockType) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Sends `bytes` in one message, with a descriptor if given.
+/// Sends `bytes` in one message, with copies of `fds`.
 ///
 /// # Errors
-/// `EPIPE` if the other end is closed; no signal is raised.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
-    let raw = fd.map(|fd| [fd.as_raw_fd()]);
-    let rights: Vec<ControlMessage<'_>> = raw
-        .iter()
-        .map(|fds| ControlMessage::ScmRights(fds))
-        .collect();
+/// `EPIPE` if the other end is closed; no signal is raised. `EINVAL` for more than
+/// [`MOST_SENT`] descriptors.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &[] } else { &rights[..] };
     let sent = loop {
         let sent = sendmsg::<UnixAddr>(
             socket.as_raw_fd(),
             &[IoSlice::new(bytes)],
-            &rights,
+            rights,
             MsgFlags::MSG_NOSIGNAL,
             None,
         );
@@ -322,38 +321,59 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) ->
     })
 }
 
+/// How many descriptors one message carries at most (`SCM_MAX_FD`, net/scm.h).
+const MOST_SENT: usize = 253;
+
 /// Receives one message into `buffer`: its length (0 at the end) and the
-/// descriptor that came with it, close-on-exec.
+/// descriptor that came with it, close-on-exec. A surplus one is closed.
 ///
 /// # Errors
 /// Those of recvmsg.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
-    let describe = || format!("recvmsg([{}])", socket.as_raw_fd());
     let mut space = nix::cmsg_space!([RawFd; 1]);
+    let (length, fds) = receive_with(socket, buffer, &mut space)?;
+    Ok((length, fds.into_iter().next()))
+}
+
+/// [`receive`] with all descriptors that came with the message, in their order.
+///
+/// # Errors
+/// Those of recvmsg.
+pub fn receive_all(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; MOST_SENT]);
+    receive_with(socket, buffer, &mut space)
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    space: &mut Vec<u8>,
+) -> Result<(usize, Vec<OwnedFd>)> {
+    let describe = || format!("recvmsg([{}])", socket.as_raw_fd());
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
         let received = recvmsg::<UnixAddr>(
             socket.as_raw_fd(),
             &mut slices,
-            Some(&mut space),
+            Some(space),
             MsgFlags::MSG_CMSG_CLOEXEC,
         );
         let message = match received {
             Err(Errno::EINTR) => continue,
             received => call(received, describe)?,
         };
-        let mut fd = None;
+        let mut fds = Vec::new();
         for control in call(message.cmsgs(), describe)? {
-            if let ControlMessageOwned::ScmRights(fds) = control {
-                for raw in fds {
-                    // SAFETY: the kernel has just made this descriptor for us.
-                    let owned = unsafe { OwnedFd::from_raw_fd(raw) };
-                    // A surplus one is closed here.
-                    fd.get_or_insert(owned);
-                }
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                // SAFETY: the kernel has just made these descriptors for us.
+                fds.extend(
+                    numbers
+                        .into_iter()
+                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                );
             }
         }
-        return Ok((message.bytes, fd));
+        return Ok((message.bytes, fds));
     }
 }
 
@@ -401,8 +421,8 @@ mod tests {
     fn a_message_brings_its_bytes_and_its_descriptor() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (end, kept) = pipe().unwrap();
-        send(theirs.as_fd(), b"name", Some(kept.as_fd())).unwrap();
-        send(theirs.as_fd(), b"alone", None).unwrap();
+        send(theirs.as_fd(), b"name", &[kept.as_fd()]).unwrap();
+        send(theirs.as_fd(), b"alone", &[]).unwrap();
         drop((kept, theirs));
         let mut buffer = [0; 64];
         let (length, brought) = receive(ours.as_fd(), &mut buffer).unwrap();

@@ -11,16 +11,19 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, IfDenied, Member, Write};
 use crate::sys::{self, call};
 
-/// Makes and opens the directory of every member; on failure, removes what it
-/// made.
-pub(super) fn directories(plan: &CgroupPlan) -> Result<Vec<Joined>> {
+/// Makes and opens the directory of every member of that kind, and tells which
+/// it had to make; on failure, removes those.
+pub(super) fn directories(
+    plan: &CgroupPlan,
+    which: fn(&Member) -> bool,
+) -> Result<(Vec<Joined>, Vec<PathBuf>)> {
     let mut making = Making {
         writes: &plan.writes,
         is_unit: plan.unit.is_some(),
         made: Vec::new(),
     };
     let mut joined = Vec::with_capacity(plan.members.len());
-    for member in &plan.members {
+    for member in plan.members.iter().filter(|member| which(member)) {
         match making.member(member) {
             Ok(directory) => joined.push(Joined {
                 member: member.clone(),
@@ -40,7 +43,7 @@ pub(super) fn directories(plan: &CgroupPlan) -> Result<Vec<Joined>> {
             }
         }
     }
-    Ok(joined)
+    Ok((joined, making.made))
 }
 
 /// Whether a failure is for want of permission.

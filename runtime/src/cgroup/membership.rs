@@ -89,33 +89,26 @@ impl SubCgroups {
     }
 }
 
-/// How a child enters the cgroup by itself, which is much cheaper than being
-/// moved: [`Cgroup::attach`] waits for an RCU grace period (about 9 ms on a
-/// hybrid host), a task that moves only itself does not (0.3 ms).
-#[derive(Debug)]
-pub struct Entrance<'cgroup> {
-    /// v2: the directory to be born in, by `CLONE_INTO_CGROUP`.
-    pub born_in: Option<BorrowedFd<'cgroup>>,
-    /// v1: the `tasks` files, opened by the parent with its rights. The child,
-    /// while it has one thread, writes `0` to each, before its cgroup
-    /// namespace is made.
-    pub tasks: Vec<OwnedFd>,
-}
-
 impl Cgroup {
-    /// Opens what a child needs to enter by itself. A child that can't be born
-    /// in the v2 directory is moved by [`attach`](Self::attach) instead.
+    /// The v2 directory, in which a child can be born (`CLONE_INTO_CGROUP`). One
+    /// that can't is moved by [`attach`](Self::attach) instead.
+    #[must_use]
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.unified().map(|at| at.directory.as_fd())
+    }
+
+    /// The `tasks` files of v1, opened with our rights. The child, while it has
+    /// one thread, writes `0` to each, before its cgroup namespace is made: a task
+    /// that moves only itself is much cheaper (0.3 ms) than one that is moved,
+    /// which waits for an RCU grace period (about 9 ms on a hybrid host).
     ///
     /// # Errors
     /// A file can't be opened.
-    pub fn entrance(&self) -> Result<Entrance<'_>> {
-        let mut tasks = Vec::with_capacity(self.joined.len());
-        for at in self.joined.iter().filter(|at| !at.member.is_v2()) {
-            let file = at.directory.open_for_writing("tasks");
-            tasks.push(file.context(|| "join the cgroup")?);
-        }
-        let born_in = self.unified().map(|at| at.directory.as_fd());
-        Ok(Entrance { born_in, tasks })
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.joined.iter().filter(|at| !at.member.is_v2());
+        v1.map(|at| at.directory.open_for_writing("tasks"))
+            .collect::<sys::Result<_>>()
+            .context(|| "join the cgroup")
     }
 
     /// Moves the process `pid` into every directory.

@@ -6,12 +6,13 @@
 //! 1. the [`Record`] of the directories goes into state.json, before there is
 //!    any, so that a runtime killed at any moment leaves nothing that `delete`
 //!    can't find;
-//! 2. [`Cgroup::create`] makes them;
+//! 2. [`Cgroup::create`] makes the one of v2, in which the child is born, and
+//!    [`Cgroup::create_v1`] the others, while it begins;
 //! 3. [`Cgroup::apply`] writes the limits and device rules, before the child is
-//!    told to go on (on v2 it is born in the directory by then);
+//!    told to go on;
 //!    (where systemd makes them, 2 and 3 come when the child is there and
 //!    waits: a scope is made with a process in it, [`Cgroup::start_unit`]);
-//! 4. the child enters by itself ([`Cgroup::entrance`]) or is moved
+//! 4. the child enters by itself ([`Cgroup::doors`]) or is moved
 //!    ([`Cgroup::attach`]), before its cgroup namespace is made, before
 //!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
 //!
@@ -30,6 +31,7 @@ pub mod stats;
 mod update;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -39,7 +41,7 @@ pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member, unit};
 use crate::systemd::Systemd;
 use directory::Directory;
-pub use membership::{Entrance, SubCgroups};
+pub use membership::SubCgroups;
 
 /// A container's cgroup, opened.
 #[derive(Debug)]
@@ -50,6 +52,9 @@ pub struct Cgroup {
     unit: Option<unit::Name>,
     /// The container's first process, where an exec may join it elsewhere.
     init: Option<Pid>,
+    /// What [`create`](Self::create) made, until [`create_v1`](Self::create_v1) has
+    /// made the rest.
+    begun: Vec<PathBuf>,
 }
 
 /// A directory of the cgroup.
@@ -60,24 +65,49 @@ struct Joined {
 }
 
 impl Cgroup {
-    /// Makes the directories of `plan`, and with them what is missing on the
-    /// way to them. Those of a unit are made later, by
-    /// [`start_unit`](Self::start_unit).
+    /// Makes the v2 directory of `plan`, and with it what is missing on the way
+    /// to it; [`create_v1`](Self::create_v1) makes the others. Those of a unit are
+    /// made by [`start_unit`](Self::start_unit).
     ///
     /// # Errors
     /// A directory can't be made (what this call made is then removed again),
     /// or exists and has processes in it or is frozen.
     pub fn create(plan: &CgroupPlan) -> Result<Self> {
-        let joined = match plan.unit {
-            Some(_) => Vec::new(),
-            None => create::directories(plan)?,
+        let (joined, begun) = match plan.unit {
+            Some(_) => Default::default(),
+            None => create::directories(plan, Member::is_v2)?,
         };
         Ok(Self {
             manager: plan.manager,
             joined,
             unit: None,
             init: None,
+            begun,
         })
+    }
+
+    /// Makes the directories of v1.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create). Then [`remove`](Self::remove) removes what
+    /// that made.
+    pub fn create_v1(&mut self, plan: &CgroupPlan) -> Result<()> {
+        if plan.unit.is_some() {
+            return Ok(());
+        }
+        match create::directories(plan, |member| !member.is_v2()) {
+            Ok((joined, _)) => {
+                // In the plan's order, which has v2 last.
+                self.joined.splice(0..0, joined);
+                self.begun.clear();
+                Ok(())
+            }
+            Err(error) => {
+                // What was there before stays.
+                self.joined.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Lets systemd make the unit of `plan` with the process `pid` in it, opens
@@ -99,7 +129,7 @@ impl Cgroup {
         let is_ours = !matches!(&started, Err(error) if error.kind() == Kind::AlreadyExists);
         self.unit = is_ours.then(|| unit.name.clone());
         started?;
-        self.joined = create::directories(plan)?;
+        (self.joined, _) = create::directories(plan, |_| true)?;
         self.limit(plan)?;
         // systemd moves it in its own hierarchies only.
         if self.dirfd().is_none() || !unit.is_scope() {
@@ -130,6 +160,7 @@ impl Cgroup {
             joined,
             unit: record.unit.clone(),
             init: None,
+            begun: Vec::new(),
         })
     }
 

@@ -1,11 +1,12 @@
 //! Removing the directories.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::Cgroup;
 use super::directory::{Directory, is_gone};
-use super::{Cgroup, Joined};
 use crate::error::{Error, Result};
 use crate::sys;
 use crate::systemd::Systemd;
@@ -29,8 +30,11 @@ impl Cgroup {
                 .err(),
             None => None,
         };
-        for at in self.joined {
-            if let Err(error) = remove(&at) {
+        let whole = self.joined.iter();
+        let whole = whole.map(|at| (at.member.directory(), Some(&at.directory)));
+        let begun = self.begun.iter().rev().map(|path| (path.clone(), None));
+        for (path, directory) in whole.chain(begun) {
+            if let Err(error) = remove(&path, directory) {
                 let error = Error::from(error).within("remove the cgroup");
                 failed = Some(match failed {
                     Some(before) => before.and(&error),
@@ -42,21 +46,20 @@ impl Cgroup {
     }
 }
 
-/// Removes one directory, children first.
-fn remove(at: &Joined) -> sys::Result<()> {
-    let path = at.member.directory();
+/// Removes one directory, children first where it is open.
+fn remove(path: &Path, directory: Option<&Directory>) -> sys::Result<()> {
     let mut attempt = 0;
     loop {
         let removed = nix::unistd::unlinkat(
             nix::fcntl::AT_FDCWD,
-            &path,
+            path,
             nix::unistd::UnlinkatFlags::RemoveDir,
         );
         match removed {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
             Err(Errno::EBUSY | Errno::ENOTEMPTY) if attempt < ATTEMPTS => {
                 // With children the kernel answers EBUSY too.
-                remove_children(&at.directory)?;
+                directory.map_or(Ok(()), remove_children)?;
                 if attempt > 0 {
                     std::thread::sleep(Duration::from_millis(1 << (attempt - 1)));
                 }

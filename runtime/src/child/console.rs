@@ -41,7 +41,7 @@ pub fn make(wanted: Terminal, receiver: &Receiver<'_>) -> Result<OwnedFd> {
     match receiver {
         Receiver::Socket(socket) => {
             let name = format!("/dev/pts/{}", terminal::number(master.as_fd())?);
-            descriptors::send(socket.as_fd(), name.as_bytes(), Some(master.as_fd()))
+            descriptors::send(socket.as_fd(), name.as_bytes(), &[master.as_fd()])
                 .context(|| "send the terminal to the console socket")?;
         }
         Receiver::Parent(channel) => channel.terminal(master.as_fd())?,

@@ -37,7 +37,7 @@ pub struct NewContainer<'a> {
 
 impl NewContainer<'_> {
     /// Whether the session may begin before the parent has settled the
-    /// membership in the cgroup and the ids, while it writes down the process: when
+    /// cgroups and the ids, while it writes down the process: when
     /// this process is already the last one and its ids are the host's.
     fn begins_session_early(&self) -> bool {
         let namespaces = &self.plan.namespaces;
@@ -62,10 +62,15 @@ impl NewContainer<'_> {
     }
 }
 
-/// Does what can be done while the parent still writes down the process and the
-/// limits of its cgroup.
+/// Does what can be done while the parent still writes down the process and makes
+/// its cgroups.
 pub(super) fn begin(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<()> {
     let plan = container.plan;
+    let flags = plan.namespaces.unshare_flags();
+    if !flags.is_empty() {
+        life.progress.reach(Step::NewNamespaces);
+        namespace::unshare(flags).context(|| "make the container's namespaces")?;
+    }
     if container.begins_session_early() {
         begin_session(life, plan)?;
     }
@@ -151,7 +156,7 @@ pub(super) fn fork_again(life: &Life<'_>, flags: CloneFlags) -> Result<()> {
             // Not told by the other, which may die before it could: this one and the
             // parent would wait for each other.
             life.channel.born(pid.as_raw())?;
-            life.wait()?;
+            life.until_go()?;
             if life.unprivileged {
                 credentials::set_dumpable(false)?;
             }

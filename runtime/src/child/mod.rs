@@ -6,9 +6,11 @@
 //!
 //! ```text
 //!   isolation       descriptors, parent death signal, not dumpable
+//!   new namespaces  those that clone3 left, but for the cgroup's
 //!   session         setsid, keyring, loopback, hostname
 //!   first mounts    those that don't show the cgroup
-//!   (wait: Go)      membership in the cgroup and id maps are settled
+//!   (wait: Go)      the cgroups are there, and the id maps
+//!   membership      in the cgroups of v1
 //!   namespaces      second fork where needed, join, become root
 //!   (session)       only now in a user namespace and after a second fork, the
 //!                   mounts also beside namespaces that are joined
@@ -55,7 +57,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::channel::{self, ChildEnd, FromParent};
+use crate::channel::{self, ChildEnd};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Filter;
 use crate::plan::process::Process;
@@ -83,8 +85,6 @@ pub struct Life<'a> {
     pub channel: ChildEnd,
     /// Where it is, for a parent that finds it dead.
     pub progress: Progress,
-    /// The v1 cgroup files by which it enters its cgroup.
-    pub tasks: Vec<OwnedFd>,
     /// What it becomes.
     pub process: &'a Process,
     /// The filter it loads.
@@ -142,13 +142,13 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
     if let Entry::Container(container) = &mut child.entry {
         container::begin(&child.life, container)?;
     }
-    child.life.wait()?;
+    let tasks = child.life.until_go()?;
     if child.life.unprivileged {
         // The id maps are written.
         credentials::set_dumpable(false)?;
     }
     child.life.progress.reach(Step::Membership);
-    enter_cgroup(std::mem::take(&mut child.life.tasks))?;
+    enter_cgroup(tasks)?;
     scheduling::settle_cpus(&child.life.process.scheduling)?;
     let life = &child.life;
     match &mut child.entry {
@@ -184,7 +184,6 @@ impl Child<'_> {
     /// Every descriptor that the child goes on using.
     fn kept(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept = vec![self.life.channel.as_fd()];
-        kept.extend(self.life.tasks.iter().map(AsFd::as_fd));
         kept.extend(self.life.console_socket.as_ref().map(AsFd::as_fd));
         match &self.entry {
             Entry::Container(container) => kept.extend(container.descriptors()),
@@ -219,14 +218,30 @@ impl Life<'_> {
         }
     }
 
-    /// Waits for the parent; without one there is nothing left to do.
+    /// Waits for the parent to make the cgroups and write the id maps: the files
+    /// by which v1's are entered. Without a parent there is nothing left to do.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    fn until_go(&self) -> Result<Vec<OwnedFd>> {
+        match self.channel.until_go().context(|| "wait for the runtime")? {
+            Some(tasks) => Ok(tasks),
+            None => process::exit_now(1),
+        }
+    }
+
+    /// Waits for the parent's word, as [`until_go`](Self::until_go).
     ///
     /// # Errors
     /// What a filter that refuses read(2) says.
     fn wait(&self) -> Result<()> {
-        match self.channel.receive().context(|| "wait for the runtime")? {
-            Some(FromParent::Go | FromParent::Continue) => Ok(()),
-            None => process::exit_now(1),
+        match self
+            .channel
+            .until_told()
+            .context(|| "wait for the runtime")?
+        {
+            true => Ok(()),
+            false => process::exit_now(1),
         }
     }
 }

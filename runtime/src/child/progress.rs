@@ -23,6 +23,8 @@ pub enum Step {
     Membership,
     /// Entering namespaces.
     Namespaces,
+    /// The namespaces that it unshares.
+    NewNamespaces,
     /// Session, keyring, hostname, loopback device.
     Session,
     /// What of the next step can be done before the cgroup is entered.
@@ -54,11 +56,12 @@ pub enum Step {
 }
 
 /// Every step, in the order of their numbers.
-const STEPS: [(Step, &str); 18] = [
+const STEPS: [(Step, &str); 19] = [
     (Step::Born, "birth"),
     (Step::Isolation, "isolation"),
     (Step::Membership, "cgroup"),
     (Step::Namespaces, "namespaces"),
+    (Step::NewNamespaces, "new namespaces"),
     (Step::Session, "session"),
     (Step::FirstMounts, "first mounts"),
     (Step::Mounts, "mounts"),

@@ -136,7 +136,7 @@ impl Session {
             Forked::Child => {
                 let Err(error) = become_criu(path, told.as_fd(), launch);
                 let text = error.to_string();
-                let _ = descriptors::send(told.as_fd(), text.as_bytes(), None);
+                let _ = descriptors::send(told.as_fd(), text.as_bytes(), &[]);
                 process::exit_now(127);
             }
         };
@@ -223,7 +223,7 @@ impl Session {
 
     fn send(&self, request: &Request) -> Result<()> {
         let socket = self.socket.as_ref().ok_or_else(silent)?;
-        match descriptors::send(socket.as_fd(), &request.encode(), None) {
+        match descriptors::send(socket.as_fd(), &request.encode(), &[]) {
             // It has ended: what it said last is still to be heard.
             Err(error) if matches!(error.errno(), Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             sent => sent.context(|| "speak to criu"),
@@ -330,7 +330,7 @@ fn become_criu(path: &Path, birth: BorrowedFd<'_>, launch: &Launch<'_>) -> Resul
         prepare()?;
     }
     let (socket, parents) = descriptors::seqpacket_pair()?;
-    descriptors::send(birth, b"socket", Some(parents.as_fd()))?;
+    descriptors::send(birth, b"socket", &[parents.as_fd()])?;
     descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
     for fd in launch.inherits.iter().chain([&socket.as_fd()]) {
         descriptors::set_close_on_exec(*fd, false)?;

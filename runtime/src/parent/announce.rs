@@ -31,7 +31,7 @@ impl Announce {
             let socket = descriptors::connect_stream(path)?;
             handle
                 .pidfd()
-                .and_then(|pidfd| descriptors::send(socket.as_fd(), b"pidfd", Some(pidfd)))
+                .and_then(|pidfd| descriptors::send(socket.as_fd(), b"pidfd", &[pidfd]))
                 .context(|| format!("send pidfd to {path:?}"))?;
         }
         Ok(())

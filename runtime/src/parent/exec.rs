@@ -62,13 +62,11 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         None
     };
     let pid_namespace = pid_namespace.transpose()?;
-    let entrance = cgroup.entrance()?;
     let scheduled_by_parent = plan.namespaces.contains(CloneFlags::CLONE_NEWUSER) && !rootless;
     settle_initial_cpus(&plan.process.scheduling)?;
     let child = Child {
         life: Life {
             channel: theirs,
-            tasks: entrance.tasks,
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
@@ -89,7 +87,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     };
     let birth = Birth {
         flags: CloneFlags::empty(),
-        cgroup: entrance.born_in,
+        cgroup: cgroup.birthplace(),
         pid_namespace: pid_namespace.as_ref().map(PidNamespace::Of),
     };
     let mut newborn = give_birth(&birth, child, ours)?;
@@ -150,7 +148,7 @@ fn settle(
     newborn.ensure_membership(cgroup)?;
     set_oom_score(newborn.pid, &plan.process, rootless)?;
     raise_limits(newborn.pid, &plan.process)?;
-    newborn.go()?;
+    newborn.go(cgroup)?;
     seal::let_go();
     newborn.until_ready(|newborn, message| match message {
         FromChild::Listener(number) => {

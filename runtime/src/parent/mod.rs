@@ -2,10 +2,10 @@
 //!
 //! The order is part of the design. The state directory says what will be made
 //! before any of it is, so that a runtime that is killed at any step leaves
-//! something that `delete --force` can clean. The cgroup is there before the
-//! process is, which on cgroup v2 is born in it; its limits are written while
-//! the child begins. The child waits until they, its membership and its id maps
-//! are settled, and again at each moment that belongs to the parent
+//! something that `delete --force` can clean. The v2 cgroup is there before the
+//! process is, which is born in it; those of v1 and all limits come while the child
+//! begins with what needs none of them. It waits until they, its membership and
+//! its id maps are settled, and again at each moment that belongs to the parent
 //! ([`channel`](crate::channel)).
 //!
 //! Whatever fails undoes what was made, goes on when that fails too, and
@@ -113,7 +113,7 @@ fn make(
     container.save(record)?;
 
     let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
-    timing::mark("cgroup");
+    timing::mark("cgroup of v2");
     let (rootless, announce) = (options.rootless, options.announce.clone());
     let state = record.hook_state();
     let newborn = birth(plan, state.clone(), gate, options, cgroup)?;
@@ -123,7 +123,9 @@ fn make(
     container.save(record)?;
     timing::mark("record");
 
-    // While the child begins its session and its mounts.
+    // While the child begins its namespaces, its session and its mounts.
+    cgroup.create_v1(&plan.cgroup)?;
+    timing::mark("cgroups of v1");
     cgroup.apply(&plan.cgroup)?;
     timing::mark("limits");
     cgroup.start_unit(&plan.cgroup, newborn.pid)?;
@@ -131,7 +133,7 @@ fn make(
     let flags = plan.namespaces.clone_flags();
     raise_limits(newborn.pid, &plan.process)?;
     settle_ids(newborn.pid, plan, rootless, flags)?;
-    newborn.go()?;
+    newborn.go(cgroup)?;
     seal::let_go();
     timing::mark("unit, limits and ids of the process");
     newborn.until_ready(|newborn, message| match message {
@@ -183,11 +185,9 @@ fn birth(
     let mut joined = open_joined(namespaces)?;
     let pid_namespace = take_pid_namespace(&mut joined, namespaces.second_fork());
     let (ours, theirs) = channel::pair()?;
-    let entrance = cgroup.entrance()?;
     let child = Child {
         life: Life {
             channel: theirs,
-            tasks: entrance.tasks,
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
@@ -210,7 +210,7 @@ fn birth(
     };
     let birth = Birth {
         flags: namespaces.clone_flags(),
-        cgroup: entrance.born_in,
+        cgroup: cgroup.birthplace(),
         pid_namespace: pid_namespace
             .as_ref()
             .map(|namespace| PidNamespace::File(namespace.fd.as_fd())),

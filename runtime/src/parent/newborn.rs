@@ -7,7 +7,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
-use crate::channel::{FromChild, FromParent, ParentEnd};
+use crate::channel::{FromChild, ParentEnd};
 use crate::child::progress::{Progress, Step};
 use crate::child::{self, Child};
 use crate::error::{Context, Error, Kind, Result};
@@ -155,13 +155,14 @@ impl Newborn {
                 FromChild::Born(pid) => {
                     let stage = self.become_grandparent(Pid::from_raw(pid))?;
                     answer(self, FromChild::Born(pid))?;
-                    self.channel.send(FromParent::Go)?;
+                    // The stage has entered the cgroups of v1, and so has its child.
+                    self.channel.go(&[])?;
                     // It has ended, or nearly; the real one works meanwhile.
                     stage.wait()?;
                 }
                 message @ (FromChild::HooksWanted | FromChild::Listener(_)) => {
                     answer(self, message)?;
-                    self.channel.send(FromParent::Continue)?;
+                    self.channel.go_on()?;
                 }
             }
         }
@@ -191,12 +192,16 @@ impl Newborn {
         }
     }
 
-    /// Membership in the cgroup and id maps are settled.
+    /// Tells the child that its cgroups are there, `cgroup` in each hierarchy, and
+    /// its id maps.
     ///
     /// # Errors
-    /// `EPIPE` if the child is gone; what it last said tells why.
-    pub fn go(&mut self) -> Result<()> {
-        self.tell(FromParent::Go)
+    /// Those of [`Cgroup::doors`]; `EPIPE` if the child is gone: what it last said
+    /// tells why.
+    pub fn go(&mut self, cgroup: &Cgroup) -> Result<()> {
+        let tasks = cgroup.doors()?;
+        let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
+        self.heard(self.channel.go(&tasks))
     }
 
     /// Lets a child that is ready go on: to its gate, or to its program.
@@ -204,11 +209,12 @@ impl Newborn {
     /// # Errors
     /// As for [`go`](Self::go).
     pub fn go_on(&mut self) -> Result<()> {
-        self.tell(FromParent::Continue)
+        self.heard(self.channel.go_on())
     }
 
-    fn tell(&mut self, message: FromParent) -> Result<()> {
-        match self.channel.send(message) {
+    /// What was `told`, or why nobody hears it.
+    fn heard(&self, told: Result<()>) -> Result<()> {
+        match told {
             Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => {
                 match self.channel.receive() {
                     Ok(FromChild::Failed(error)) => Err(error),

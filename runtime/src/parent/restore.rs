@@ -76,7 +76,8 @@ pub fn restore(
     record.cgroup = Some(plan.cgroup.record());
     container.save(record)?;
     let mut cgroup = Cgroup::create(&plan.cgroup)?;
-    match make(plan, container, record, request, &mut cgroup) {
+    let created = cgroup.create_v1(&plan.cgroup);
+    match created.and_then(|()| make(plan, container, record, request, &mut cgroup)) {
         Ok(restored) => Ok(restored),
         Err(error) => Err(undo(cgroup, error)),
     }
@@ -287,7 +288,7 @@ fn take_terminal(master: Option<OwnedFd>, socket: Option<&OwnedFd>) -> Result<Op
         return Ok(Some(master));
     };
     let name = format!("/dev/pts/{}", terminal::number(master.as_fd())?);
-    descriptors::send(socket.as_fd(), name.as_bytes(), Some(master.as_fd()))
+    descriptors::send(socket.as_fd(), name.as_bytes(), &[master.as_fd()])
         .context(|| "send the terminal to the console socket")?;
     Ok(None)
 }

@@ -44,7 +44,7 @@ pub(super) fn hand_over(
     descriptors::send(
         socket.as_fd(),
         message.to_string().as_bytes(),
-        Some(notify.as_fd()),
+        &[notify.as_fd()],
     )
     .context(|| "hand the seccomp listener to its agent")
 }

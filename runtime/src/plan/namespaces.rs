@@ -1,7 +1,7 @@
 //! Namespaces: which are made, which are joined, and in how many forks.
 //!
-//! One clone3 makes everything where it can. A second fork is needed where
-//! the kernel leaves no other way:
+//! One clone3 and the child's unshare(2) make everything where they can. A second
+//! fork is needed where the kernel leaves no other way:
 //!
 //! - a new time namespace: only children of the process that made it live in
 //!   it, and its offsets are written before the first of them (time_namespaces(7));
@@ -129,23 +129,37 @@ impl Namespaces {
             || (self.creates(NamespaceType::User) && !self.join.is_empty())
     }
 
-    /// The flags for the first clone3: all there is to make, or where a second
-    /// fork follows, at most the user namespace.
+    /// The flags for the first clone3: all that the child does not unshare, or
+    /// where a second fork follows, at most the user namespace.
     #[must_use]
     pub fn clone_flags(&self) -> CloneFlags {
         let all = self.made_by_clone();
         match (self.second_fork(), self.join.is_empty()) {
-            (false, _) => all,
+            (false, _) => all - self.unshare_flags(),
             // The time namespace shall belong to the user namespace.
             (true, true) => all & CloneFlags::CLONE_NEWUSER,
             (true, false) => CloneFlags::empty(),
         }
     }
 
+    /// The flags of the unshare(2) with which the child begins, while the parent
+    /// makes its cgroups: making a network namespace alone takes as long as
+    /// these. A pid namespace holds only children, what is made beside a user
+    /// namespace must belong to it, and in somebody else's pid namespace the
+    /// host's are left before anybody there can look.
+    #[must_use]
+    pub fn unshare_flags(&self) -> CloneFlags {
+        let pid_of_others = self.joins(NamespaceType::Pid);
+        if self.second_fork() || self.creates(NamespaceType::User) || pid_of_others {
+            return CloneFlags::empty();
+        }
+        self.made_by_clone() - CloneFlags::CLONE_NEWPID
+    }
+
     /// The flags for the second clone3: what the first left over.
     #[must_use]
     pub fn second_clone_flags(&self) -> CloneFlags {
-        self.made_by_clone() - self.clone_flags()
+        self.made_by_clone() - self.clone_flags() - self.unshare_flags()
     }
 
     /// What clone3 makes: not the time namespace, which is unshared before,
@@ -313,11 +327,50 @@ mod tests {
                 path: "/run/netns/x".into()
             }]
         );
+        assert_eq!(planned.clone_flags(), CloneFlags::CLONE_NEWPID);
         assert_eq!(
-            planned.clone_flags(),
-            CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS
+            planned.unshare_flags(),
+            CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS
         );
         assert!(!planned.second_fork());
+    }
+
+    #[test]
+    fn each_new_namespace_is_made_once_and_in_the_user_namespace_if_there_is_one() {
+        let maps = r#""uidMappings":[{"containerID":0,"hostID":1000,"size":1}],
+                      "gidMappings":[{"containerID":0,"hostID":1000,"size":1}]"#;
+        let (pid, net) = (CloneFlags::CLONE_NEWPID, CloneFlags::CLONE_NEWNET);
+        let (user, none) = (CloneFlags::CLONE_NEWUSER, CloneFlags::empty());
+        for (types, [first, unshared, second]) in [
+            ("pid network cgroup", [pid, net, none]),
+            ("network", [none, net, none]),
+            ("/ipc network", [none, net, none]),
+            ("/pid network", [net, none, none]),
+            ("user pid network", [user | pid | net, none, none]),
+            ("time pid network", [none, none, pid | net]),
+            ("user time network", [user, none, net]),
+        ] {
+            let list: Vec<_> = types
+                .split(' ')
+                .map(|kind| match kind.strip_prefix('/') {
+                    Some(joined) => format!(r#"{{"type":"{joined}","path":"/x"}}"#),
+                    None => format!(r#"{{"type":"{kind}"}}"#),
+                })
+                .collect();
+            let maps = if types.contains("user") {
+                maps
+            } else {
+                r#""uidMappings":[]"#
+            };
+            let planned =
+                plan(&format!(r#"{{"namespaces":[{}],{maps}}}"#, list.join(","))).unwrap();
+            let flags = [
+                planned.clone_flags(),
+                planned.unshare_flags(),
+                planned.second_clone_flags(),
+            ];
+            assert_eq!(flags, [first, unshared, second], "{types}");
+        }
     }
 
     #[test]

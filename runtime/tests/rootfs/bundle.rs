@@ -109,7 +109,8 @@ impl Bundle {
         let trees = sources::open_sources(&rootfs).map_err(|e| e.to_string())?;
         let (read, write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
         let (go_read, go_write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
-        let flags = u64::try_from(namespaces.clone_flags().bits()).unwrap_or_default();
+        let flags = u64::try_from((namespaces.clone_flags() | namespaces.unshare_flags()).bits())
+            .unwrap_or_default();
         let clone = Clone {
             flags,
             cgroup: None,

@@ -724,7 +724,7 @@ fn send_terminal(socket: &Path, script: &str) -> std::process::Child {
         descriptors::set_close_on_exec(fd.as_fd(), true).unwrap();
     }
     let stream = descriptors::connect_stream(socket).unwrap();
-    descriptors::send(stream.as_fd(), b"/dev/ptmx", Some(pty.master.as_fd())).unwrap();
+    descriptors::send(stream.as_fd(), b"/dev/ptmx", &[pty.master.as_fd()]).unwrap();
     let other = || Std::from(pty.slave.try_clone().unwrap());
     let wait_for_size = format!("while [ \"$(stty size)\" = '0 0' ]; do :; done; {script}");
     Command::new("setsid")
