@@ -347,7 +347,7 @@ pub fn receive_all(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, 
 fn receive_with(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-    space: &mut Vec<u8>,
+    space: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>)> {
     let describe = || format!("recvmsg([{}])", socket.as_raw_fd());
     loop {
