@@ -10,6 +10,8 @@
 //!     | <- Born(pid) -----------------------------  |   process makes the real child,
 //!     | -- Go ----------------------------------->  |   which gets its own Go)
 //!     |                                             |  other namespaces and mounts
+//!     | <- SourcesWanted -------------------------  |  only for bind mounts that the
+//!     | -- Sources + descriptors, Continue ------>  |   parent has to open
 //!     | <- HooksWanted ---------------------------  |  only if there are such hooks
 //!     |  prestart, createRuntime                    |  waits
 //!     | -- Continue ----------------------------->  |  pivot, console, identity
@@ -31,6 +33,7 @@
 //! write(2), the only call besides read(2) that a child may need behind its
 //! seccomp filter. A message is a tag byte and its payload.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -47,6 +50,8 @@ pub enum FromChild {
     /// A stage process has made the container's process, which has this pid in
     /// the parent's pid namespace and says so itself.
     Born(i32),
+    /// Time to open the sources of its bind mounts, in its mount namespace.
+    SourcesWanted,
     /// Everything is mounted: time for `prestart` and `createRuntime`.
     HooksWanted,
     /// The master of the process's terminal.
@@ -79,12 +84,14 @@ pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
 }
 
 const BORN: u8 = b'b';
+const SOURCES_WANTED: u8 = b'w';
 const HOOKS_WANTED: u8 = b'h';
 const TERMINAL: u8 = b't';
 const LISTENER: u8 = b'l';
 const READY: u8 = b'r';
 const FAILED: u8 = b'f';
 const GO: u8 = b'g';
+const SOURCES: u8 = b's';
 const CONTINUE: u8 = b'c';
 
 impl ParentEnd {
@@ -107,6 +114,7 @@ impl ParentEnd {
         };
         let message = match (tag, fd) {
             (BORN, _) => read_number(payload).map(FromChild::Born),
+            (SOURCES_WANTED, _) => Some(FromChild::SourcesWanted),
             (HOOKS_WANTED, _) => Some(FromChild::HooksWanted),
             (TERMINAL, Some(fd)) => Some(FromChild::Terminal(fd)),
             (LISTENER, _) => read_number(payload).map(FromChild::Listener),
@@ -129,6 +137,15 @@ impl ParentEnd {
     /// `EPIPE` if the child is gone, `ECONNRESET` if it left words unread.
     pub fn go(&self, tasks: &[BorrowedFd<'_>]) -> Result<()> {
         Ok(descriptors::send(self.0.as_fd(), &[GO], tasks)?)
+    }
+
+    /// Hands the child the source of a bind mount, the operation `at` of its root.
+    ///
+    /// # Errors
+    /// As for [`go`](Self::go).
+    pub fn source(&self, at: usize, tree: BorrowedFd<'_>) -> Result<()> {
+        let message = [&[SOURCES][..], &at.to_ne_bytes()].concat();
+        Ok(descriptors::send(self.0.as_fd(), &message, &[tree])?)
     }
 
     /// Tells the child that what it waits for is done.
@@ -157,6 +174,26 @@ impl ChildEnd {
         Ok((length > 0).then_some(tasks))
     }
 
+    /// Waits for all sources of bind mounts: trees, by the operations of the
+    /// root that they are for, or `None` if the parent is gone.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub fn until_sources(&self) -> Result<Option<BTreeMap<usize, OwnedFd>>> {
+        let mut trees = BTreeMap::new();
+        let mut message = [0_u8; 1 + size_of::<usize>()];
+        loop {
+            let (length, tree) = descriptors::receive(self.0.as_fd(), &mut message)?;
+            let Some((&tag, payload)) = message[..length].split_first() else {
+                return Ok(None);
+            };
+            match (payload.try_into().map(usize::from_ne_bytes), tree) {
+                (Ok(at), Some(tree)) if tag == SOURCES => trees.insert(at, tree),
+                _ => return Ok(Some(trees)),
+            };
+        }
+    }
+
     /// Waits for the parent's word; false if the parent is gone.
     ///
     /// # Errors
@@ -171,6 +208,14 @@ impl ChildEnd {
     /// Those of write(2).
     pub fn born(&self, pid: i32) -> Result<()> {
         self.write(BORN, &pid.to_ne_bytes())
+    }
+
+    /// Asks the parent for the sources of bind mounts.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub fn sources_wanted(&self) -> Result<()> {
+        self.write(SOURCES_WANTED, &[])
     }
 
     /// Asks the parent for the hooks that run in its namespaces.
@@ -329,6 +374,24 @@ mod tests {
             drop(parent);
             assert!(child.until_go().unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn sources_come_by_their_operations() {
+        let (parent, child) = pair().unwrap();
+        let (end, kept) = descriptors::pipe().unwrap();
+        parent.source(3, kept.as_fd()).unwrap();
+        parent.source(300, end.as_fd()).unwrap();
+        parent.go_on().unwrap();
+        let trees = child.until_sources().unwrap().unwrap();
+        assert_eq!(trees.keys().copied().collect::<Vec<_>>(), [3, 300]);
+        descriptors::write_all(trees[&3].as_fd(), b"x").unwrap();
+        assert_eq!(
+            descriptors::read(trees[&300].as_fd(), &mut [0; 8]).unwrap(),
+            1
+        );
+        drop(parent);
+        assert!(child.until_sources().unwrap().is_none());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The steps that make a container out of a process in new namespaces.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -25,8 +24,6 @@ pub struct NewContainer<'a> {
     pub plan: &'a Plan,
     /// The namespaces to join by path.
     pub joined: Vec<OpenNamespace>,
-    /// The mount sources that only the host can open, by their operation.
-    pub sources: BTreeMap<usize, OwnedFd>,
     /// Where to wait for `start`; without it the program runs at once.
     pub gate: Option<Gate>,
     /// The state for the hooks that run in the container.
@@ -45,18 +42,18 @@ impl NewContainer<'_> {
     }
 
     /// Whether mounts may begin as early: when each namespace that they show is
-    /// there already.
+    /// there already, and the parent has nothing to open for them.
     fn mounts_early(&self) -> bool {
         let namespaces = &self.plan.namespaces;
         self.begins_session_early()
             && namespaces.join.is_empty()
             && namespaces.creates(NamespaceType::Mount)
+            && self.plan.rootfs.sources().next().is_none()
     }
 
     /// Every descriptor that the child goes on using.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut kept: Vec<_> = self.sources.values().map(AsFd::as_fd).collect();
-        kept.extend(self.joined.iter().map(|joined| joined.fd.as_fd()));
+        let mut kept: Vec<_> = self.joined.iter().map(|joined| joined.fd.as_fd()).collect();
         kept.extend(self.gate.iter().flat_map(Gate::descriptors));
         kept
     }
@@ -76,8 +73,7 @@ pub(super) fn begin(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result
     }
     if container.mounts_early() {
         life.progress.reach(Step::FirstMounts);
-        let sources = std::mem::take(&mut container.sources);
-        let begun = container.root.insert(rootfs::begin(&plan.rootfs, sources)?);
+        let begun = container.root.insert(rootfs::begin(&plan.rootfs)?);
         begun.perform(&plan.rootfs, plan.rootfs.before_cgroup())?;
     }
     Ok(())
@@ -93,10 +89,13 @@ pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<
     }
 
     life.progress.reach(Step::Mounts);
-    let root = match container.root.take() {
+    let mut root = match container.root.take() {
         Some(begun) => begun,
-        None => rootfs::begin(&plan.rootfs, std::mem::take(&mut container.sources))?,
+        None => rootfs::begin(&plan.rootfs)?,
     };
+    if plan.rootfs.sources().next().is_some() {
+        root.take_sources(life.sources()?);
+    }
     let root = root.complete(&plan.rootfs)?;
     run_hooks_before_pivot(life, container)?;
     life.progress.reach(Step::Pivot);

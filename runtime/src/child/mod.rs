@@ -53,6 +53,7 @@ pub mod rootfs;
 pub mod scheduling;
 mod start;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -226,6 +227,22 @@ impl Life<'_> {
     fn until_go(&self) -> Result<Vec<OwnedFd>> {
         match self.channel.until_go().context(|| "wait for the runtime")? {
             Some(tasks) => Ok(tasks),
+            None => process::exit_now(1),
+        }
+    }
+
+    /// Has the parent open the sources of bind mounts.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    fn sources(&self) -> Result<BTreeMap<usize, OwnedFd>> {
+        self.channel.sources_wanted()?;
+        match self
+            .channel
+            .until_sources()
+            .context(|| "wait for the runtime")?
+        {
+            Some(trees) => Ok(trees),
             None => process::exit_now(1),
         }
     }

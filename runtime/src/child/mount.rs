@@ -360,8 +360,8 @@ fn bind_target(root: &Root, mount: &Mount, source: BorrowedFd<'_>) -> Result<Own
 
 /// What a bind mount's attributes become: exactly the asked ones once any is
 /// asked, as under runc. In a user namespace the kernel has locked those that
-/// the host gave the source; they stay, and to ask them off is an error, also
-/// where the parent opened the source and the kernel would let it pass.
+/// the host gave the source (mount_namespaces(7)): they stay, and to ask them off is
+/// an error. The access times stay too, without a word, as under runc.
 fn bind_attributes(
     tree: BorrowedFd<'_>,
     asked: Attributes,
@@ -376,7 +376,7 @@ fn bind_attributes(
             clear: asked.clear | FREE & !asked.set,
         });
     }
-    let locked = attributes_of(tree)? & FREE;
+    let (locked, times) = attributes_of(tree)?;
     if locked & asked.clear != 0 {
         let names = Options {
             attributes: Attributes {
@@ -389,16 +389,30 @@ fn bind_attributes(
             "the source's {names} is locked in a user namespace"
         )));
     }
-    Ok(Attributes {
-        set: asked.set | locked,
-        clear: asked.clear,
-    })
+    let mut set = asked.set | locked;
+    let mut clear = asked.clear;
+    for field in [Attributes::ATIME, Attributes::NODIRATIME] {
+        if (set | clear) & field != 0 && set & field != times & field {
+            set &= !field;
+            clear &= !field;
+        }
+    }
+    Ok(Attributes { set, clear })
 }
 
-/// The attributes of the mount that `fd` is on; `ST_*` has their values for
-/// all but the access times.
-fn attributes_of(fd: BorrowedFd<'_>) -> sys::Result<u64> {
-    Ok(file::filesystem(fd)?.flags & FREE)
+/// The attributes of the mount that `fd` is on: those that are on or off, and
+/// those of access times. `ST_*` has the values of the first (statvfs(3)).
+fn attributes_of(fd: BorrowedFd<'_>) -> sys::Result<(u64, u64)> {
+    let flags = file::filesystem(fd)?.flags;
+    let mut times = match flags {
+        flags if flags & libc::ST_NOATIME != 0 => Attributes::NOATIME,
+        flags if flags & libc::ST_RELATIME != 0 => Attributes::RELATIME,
+        _ => Attributes::STRICTATIME,
+    };
+    if flags & libc::ST_NODIRATIME != 0 {
+        times |= Attributes::NODIRATIME;
+    }
+    Ok((flags & FREE, times))
 }
 
 /// Where a mount is: until Linux 5.12 only an attached one can be changed, by
@@ -473,7 +487,7 @@ pub(super) fn add_attributes(fd: BorrowedFd<'_>, set: u64) -> Result<()> {
     }
     // Until Linux 5.12.
     let attributes = Attributes {
-        set: attributes_of(fd)? | set,
+        set: attributes_of(fd)?.0 | set,
         clear: 0,
     };
     classic::named(fd, |path| set_by_remount(path, attributes))

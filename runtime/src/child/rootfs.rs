@@ -55,23 +55,27 @@ impl PreparedRoot {
 }
 
 /// Makes the root a mount of its own. Call it in the container's namespaces.
-/// `sources` are the trees that the parent has opened, by the index of their
-/// operation.
 ///
 /// # Errors
 /// Those of the bind mount, and a root that is no directory.
-pub fn begin(rootfs: &Rootfs, sources: BTreeMap<usize, OwnedFd>) -> Result<BegunRoot> {
+pub fn begin(rootfs: &Rootfs) -> Result<BegunRoot> {
     let root = own_root(rootfs)
         .context(|| format!("prepare rootfs {:?}", rootfs.path))
         .map(Root::new)?;
     Ok(BegunRoot {
         root,
         done: 0,
-        sources,
+        sources: BTreeMap::new(),
     })
 }
 
 impl BegunRoot {
+    /// Takes the trees that the parent has opened in this mount namespace, by the
+    /// index of their operation.
+    pub fn take_sources(&mut self, trees: BTreeMap<usize, OwnedFd>) {
+        self.sources = trees;
+    }
+
     /// Performs the first `count` of the plan's operations, as far as they are
     /// not done yet.
     ///

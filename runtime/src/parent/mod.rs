@@ -147,6 +147,7 @@ fn make(
                 plan.namespaces.second_clone_flags(),
             )
         }
+        FromChild::SourcesWanted => sources::hand_over(&plan.rootfs, newborn),
         FromChild::HooksWanted => {
             network::move_devices(&plan.net_devices, newborn.pid)?;
             run_hooks(plan, &state, newborn.pid, container)
@@ -202,7 +203,6 @@ fn birth(
         entry: Entry::Container(NewContainer {
             plan,
             joined,
-            sources: sources::open_sources(&plan.rootfs)?,
             gate,
             state,
             root: None,

@@ -47,7 +47,8 @@ pub struct Newborn {
     outside: bool,
     /// The master of its terminal, once it was sent.
     pub terminal: Option<OwnedFd>,
-    channel: ParentEnd,
+    /// The way to it.
+    pub(super) channel: ParentEnd,
     progress: Progress,
 }
 
@@ -160,7 +161,9 @@ impl Newborn {
                     // It has ended, or nearly; the real one works meanwhile.
                     stage.wait()?;
                 }
-                message @ (FromChild::HooksWanted | FromChild::Listener(_)) => {
+                message @ (FromChild::SourcesWanted
+                | FromChild::HooksWanted
+                | FromChild::Listener(_)) => {
                     answer(self, message)?;
                     self.channel.go_on()?;
                 }

@@ -8,7 +8,6 @@
 //!           orphan-pts-master: the terminal
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -166,7 +165,7 @@ fn make(
 /// In criu's own mount namespace: the root filesystem as a mount, as criu wants
 /// it, with mount points for what comes from the host.
 fn prepare_mounts(plan: &Plan) -> Result<()> {
-    let root = rootfs::begin(&plan.rootfs, BTreeMap::new())?;
+    let root = rootfs::begin(&plan.rootfs)?;
     for mount in checkpoint::on_the_root(&plan.rootfs) {
         let is_directory = sys::call(fs::metadata(&mount.source), || {
             format!("stat({:?})", mount.source)

@@ -1,63 +1,129 @@
-//! The sources of bind mounts, opened on the host before the child exists.
+//! The sources of bind mounts, opened for the child.
 //!
 //! A container in a user namespace may have no access to the path of what it
 //! is given, and an idmapped mount needs the host's rights over the
-//! filesystem. Both are opened here as detached trees, which the child only
-//! attaches. All others the child opens itself.
+//! filesystem. So both are opened with these rights as detached trees, which the
+//! child only attaches; all others the child opens itself.
+//!
+//! They are opened in the child's mount namespace, not in the host's. There
+//! the kernel has locked what the host wants: a mount of a user namespace can't be
+//! made writable, nor can what it covers be uncovered, and it is at most a slave of
+//! the host's (mount_namespaces(7)). A tree from the host's namespace has no locks.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use rustix::fs::{CWD, OFlags};
 
+use super::newborn::Newborn;
+use crate::channel::{self, ParentEnd};
 use crate::error::{Context, Error, Kind, Result};
 use crate::idmap;
 use crate::plan::mount_options::{Propagation, PropagationType};
-use crate::plan::mounts::{IdMap, IdSource, Mount, Rootfs, RootfsOp, What};
+use crate::plan::mounts::{IdMap, IdSource, Mount, Rootfs, What};
 use crate::plan::namespaces::IdMaps;
+use crate::sys::handle::Handle;
 use crate::sys::mount::{self, Change};
 use crate::sys::process::{self, Forked};
 use crate::sys::{descriptors, file};
 
-/// Opens the sources that the child can't open: detached trees, by the index
-/// of their operation in [`Rootfs::ops`].
+/// Opens the sources that `child` can't open, in its mount namespace, and hands
+/// them to it: by a process that goes there and ends.
 ///
 /// # Errors
 /// A missing source, a filesystem that can't be idmapped.
-pub fn open_sources(rootfs: &Rootfs) -> Result<BTreeMap<usize, OwnedFd>> {
-    let mut trees = BTreeMap::new();
-    for (at, op) in rootfs.ops.iter().enumerate() {
-        let RootfsOp::Mount(one) = op else { continue };
-        let What::Bind {
-            source,
-            recursive,
-            idmap,
-        } = &one.what
-        else {
-            continue;
-        };
-        if !rootfs.user_namespace && idmap.is_none() {
-            continue;
+pub(super) fn hand_over(rootfs: &Rootfs, child: &Newborn) -> Result<()> {
+    hand_over_to(rootfs, &child.handle, &child.channel)
+}
+
+/// [`hand_over`] for any process at the other end of a channel.
+///
+/// # Errors
+/// As for [`hand_over`].
+pub fn hand_over_to(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
+    let (answer, theirs) = descriptors::pipe()?;
+    let Forked::Parent(_, helper) = process::fork(&process::Clone::default())? else {
+        drop(answer);
+        if let Err(error) = open_all(rootfs, child, channel) {
+            let _ = descriptors::write_all(theirs.as_fd(), &channel::encode_error(&error));
         }
-        // The child makes a link like it.
-        if one.options.symlinks.copy && file::read_link(CWD, source.as_os_str()).is_ok() {
-            continue;
+        process::exit_now(0);
+    };
+    drop(theirs);
+    let mut text = Vec::new();
+    let read = File::from(answer).read_to_end(&mut text).map(drop);
+    let ended = helper.wait()?;
+    crate::sys::call(read, || "read(pipe)".to_owned())?;
+    match ended {
+        _ if !text.is_empty() => Err(channel::decode_error(&text)),
+        process::Ended::Exited(0) => Ok(()),
+        ended => {
+            let text = format!("the process that opens mount sources ended by {ended}");
+            Err(Error::new(Kind::System, text))
         }
-        let tree = open(one, source, *recursive, idmap.as_ref(), rootfs.propagation)
-            .context(|| one.phrase())?;
-        trees.extend(tree.map(|tree| (at, tree)));
     }
-    Ok(trees)
+}
+
+/// The helper's part.
+fn open_all(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
+    let entered = child.enter(CloneFlags::CLONE_NEWNS);
+    match entered.context(|| "enter the container's mount namespace") {
+        // Without root's rights nothing is open to us that is not to the child.
+        Err(error) if error.errno() == Some(Errno::EPERM) && !rootfs.has_idmaps() => return Ok(()),
+        entered => entered?,
+    }
+    for (at, one) in rootfs.sources() {
+        // The child makes a link like it.
+        if let What::Bind { source, .. } = &one.what
+            && one.options.symlinks.copy
+            && file::read_link(CWD, source.as_os_str()).is_ok()
+        {
+            continue;
+        }
+        if let Some(tree) = open(one).context(|| one.phrase())? {
+            channel.source(at, tree.as_fd())?;
+        }
+    }
+    Ok(())
 }
 
 /// The source of one bind mount as a tree in nobody's peer group.
 ///
 /// # Errors
-/// As for [`open_sources`]; `ENOSYS` without the mount API of Linux 5.12,
-/// `EPERM` without root's rights.
+/// A missing source, a filesystem that can't be idmapped; `ENOSYS` without the
+/// mount API of Linux 5.12, `EPERM` without root's rights.
 pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
+    let tree = tree(one)?;
+    let private = Propagation {
+        kind: PropagationType::Private,
+        recursive: true,
+    };
+    let private = Change {
+        propagation: private.flag(),
+        recursive: private.recursive,
+        ..Change::default()
+    };
+    mount::set_attributes(tree.as_fd(), &private)?;
+    Ok(tree)
+}
+
+/// One tree; none where it is left to the child: the kernel lacks a call of
+/// the mount API, or rrun (rootless) the right to it.
+fn open(one: &Mount) -> Result<Option<OwnedFd>> {
+    let idmapped = matches!(&one.what, What::Bind { idmap: Some(_), .. });
+    match tree(one) {
+        Err(error) if !idmapped && matches!(error.errno(), Some(Errno::ENOSYS | Errno::EPERM)) => {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
+fn tree(one: &Mount) -> Result<OwnedFd> {
     let What::Bind {
         source,
         recursive,
@@ -66,56 +132,16 @@ pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
     else {
         return Err(Error::new(Kind::Unsupported, "no bind mount"));
     };
-    let private = Propagation {
-        kind: PropagationType::Private,
-        recursive: true,
-    };
-    tree(one, source, *recursive, idmap.as_ref(), private)
-}
-
-/// One tree; none where it is left to the child: the kernel lacks a call of
-/// the mount API, or rrun (rootless) the right to it.
-fn open(
-    one: &Mount,
-    source: &Path,
-    recursive: bool,
-    idmap: Option<&IdMap>,
-    propagation: Propagation,
-) -> Result<Option<OwnedFd>> {
-    match tree(one, source, recursive, idmap, propagation) {
-        Err(error)
-            if idmap.is_none() && matches!(error.errno(), Some(Errno::ENOSYS | Errno::EPERM)) =>
-        {
-            Ok(None)
-        }
-        opened => opened.map(Some),
-    }
-}
-
-fn tree(
-    one: &Mount,
-    source: &Path,
-    recursive: bool,
-    idmap: Option<&IdMap>,
-    propagation: Propagation,
-) -> Result<OwnedFd> {
     let clone = match one.options.symlinks.source {
         true => mount::clone_tree_or_link,
         false => mount::clone_tree,
     };
-    let tree = clone(CWD, source, recursive)?;
-    // The copy is in the host's peer groups; in the child it would not be.
-    let propagation = Change {
-        propagation: propagation.flag(),
-        recursive: propagation.recursive,
-        ..Change::default()
-    };
-    mount::set_attributes(tree.as_fd(), &propagation)?;
-    if let Some(idmap) = idmap {
-        let user_namespace = user_namespace(&idmap.ids)?;
+    let tree = clone(CWD, source, *recursive)?;
+    if let Some(IdMap { ids, recursive }) = idmap {
+        let user_namespace = user_namespace(ids)?;
         let mapped = Change {
             user_namespace: Some(user_namespace.as_fd()),
-            recursive: idmap.recursive,
+            recursive: *recursive,
             ..Change::default()
         };
         mount::set_attributes(tree.as_fd(), &mapped)?;

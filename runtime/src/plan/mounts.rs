@@ -51,6 +51,29 @@ pub struct Rootfs {
     pub user_namespace: bool,
 }
 
+impl Rootfs {
+    /// The bind mounts whose sources the parent opens, with their places in
+    /// [`ops`](Self::ops): in a user namespace the container may have no access to
+    /// their paths, and to idmap takes the host's rights over the filesystem.
+    pub fn sources(&self) -> impl Iterator<Item = (usize, &Mount)> {
+        let mounts = self.ops.iter().enumerate().filter_map(|(at, op)| match op {
+            RootfsOp::Mount(one) => Some((at, one)),
+            _ => None,
+        });
+        mounts.filter(|(_, one)| match &one.what {
+            What::Bind { idmap, .. } => self.user_namespace || idmap.is_some(),
+            _ => false,
+        })
+    }
+
+    /// Whether a bind mount is idmapped.
+    #[must_use]
+    pub fn has_idmaps(&self) -> bool {
+        let mut sources = self.sources();
+        sources.any(|(_, one)| matches!(&one.what, What::Bind { idmap: Some(_), .. }))
+    }
+}
+
 /// How the container's root becomes its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::mount::{MntFlags, MsFlags};
+use rrun::channel::{self, ChildEnd, FromChild};
 use rrun::child::{pivot, rootfs};
 use rrun::parent::sources;
 use rrun::plan::cgroup_mounts::CgroupView;
@@ -106,7 +107,7 @@ impl Bundle {
     /// error of the runtime.
     pub(crate) fn run(&self, inside: impl FnOnce() -> String) -> Result<String, String> {
         let (rootfs, namespaces) = self.plan()?;
-        let trees = sources::open_sources(&rootfs).map_err(|e| e.to_string())?;
+        let (ours, theirs) = channel::pair().map_err(|e| e.to_string())?;
         let (read, write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
         let (go_read, go_write) = rrun::sys::descriptors::pipe().map_err(|e| e.to_string())?;
         let flags = u64::try_from((namespaces.clone_flags() | namespaces.unshare_flags()).bits())
@@ -116,10 +117,10 @@ impl Bundle {
             cgroup: None,
         };
         let Forked::Parent(pid, pidfd) = process::fork(&clone).map_err(|e| e.to_string())? else {
-            drop((read, go_write));
+            drop((read, go_write, ours));
             let _ = rrun::sys::descriptors::read(go_read.as_fd(), &mut [0]);
             let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                container(&rootfs, &namespaces, trees).map(|()| inside())
+                container(&rootfs, &namespaces, &theirs).map(|()| inside())
             }));
             let text = match answer {
                 Ok(Ok(text)) => format!("+{text}"),
@@ -129,19 +130,27 @@ impl Bundle {
             let _ = std::fs::File::from(write).write_all(text.as_bytes());
             process::exit_now(0);
         };
-        drop(write);
+        drop((write, theirs));
         if let Some(maps) = &namespaces.id_maps {
             rrun::idmap::write(pid, maps, nix::unistd::geteuid().is_root())
                 .map_err(|e| e.to_string())?;
         }
         drop(go_write);
+        let handed = match ours.receive().map_err(|e| e.to_string())? {
+            FromChild::SourcesWanted => sources::hand_over_to(&rootfs, &pidfd, &ours),
+            _ => Ok(()),
+        };
+        // A child that is gone has said why.
+        let _ = ours.go_on();
+        drop(ours);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
         pidfd.wait().unwrap();
-        match text.split_at_checked(1) {
-            Some(("+", answer)) => Ok(answer.to_owned()),
-            Some((_, error)) => Err(error.to_owned()),
-            None => Err("died".to_owned()),
+        match (text.split_at_checked(1), handed) {
+            (Some(("+", answer)), _) => Ok(answer.to_owned()),
+            (Some((_, error)), _) => Err(error.to_owned()),
+            (None, Err(error)) => Err(error.to_string()),
+            (None, Ok(())) => Err("died".to_owned()),
         }
     }
 
@@ -188,11 +197,7 @@ impl Drop for Bundle {
 }
 
 /// The child's part.
-fn container(
-    planned: &Rootfs,
-    namespaces: &Namespaces,
-    trees: std::collections::BTreeMap<usize, std::os::fd::OwnedFd>,
-) -> Result<(), String> {
+fn container(planned: &Rootfs, namespaces: &Namespaces, channel: &ChildEnd) -> Result<(), String> {
     if planned.user_namespace {
         rrun::sys::credentials::set_gid(0).map_err(|e| e.to_string())?;
         rrun::sys::credentials::set_uid(0).map_err(|e| e.to_string())?;
@@ -201,7 +206,14 @@ fn container(
         let flag = NamespaceType::Cgroup.flag();
         rrun::sys::namespace::unshare(flag).map_err(|e| e.to_string())?;
     }
-    let prepared = rootfs::begin(planned, trees).and_then(|begun| begun.complete(planned));
+    let prepared = rootfs::begin(planned).and_then(|mut begun| {
+        channel.sources_wanted()?;
+        match channel.until_sources()? {
+            Some(trees) => begun.take_sources(trees),
+            None => process::exit_now(1),
+        }
+        begun.complete(planned)
+    });
     let prepared = prepared.map_err(|error| error.to_string())?;
     pivot::enter(prepared, planned).map_err(|error| error.to_string())?;
     rootfs::finish(planned).map_err(|error| error.to_string())
