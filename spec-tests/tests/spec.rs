@@ -24,6 +24,8 @@ mod exec;
 mod fallbacks;
 #[path = "cases/faults.rs"]
 mod faults;
+#[path = "cases/guarded_host.rs"]
+mod guarded_host;
 #[path = "cases/hooks.rs"]
 mod hooks;
 #[path = "cases/host_faults.rs"]
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
             ("safety", safety::CASES),
             ("attacks", attacks::CASES),
             ("attacks_inside", attacks_inside::CASES),
+            ("guarded_host", guarded_host::CASES),
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
             ("systemd user", systemd_user::CASES),

@@ -54,10 +54,13 @@ struct Mapping {
 ///
 /// # Errors
 /// `EPERM` without `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`, `EINVAL` before
-/// Linux 5.9, `EBUSY` for a filesystem whose mappings are not found by number.
+/// Linux 5.9 and for a position-independent program, `EBUSY` for a filesystem whose mappings are not found by number.
 /// The process runs on as before then.
 pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
     let number = file.as_raw_fd();
+    if !is_where_it_was_linked() {
+        return Err(Error::new("remap the program", Errno::EINVAL));
+    }
     let stat = fstat(file).map_err(|errno| Error::new(format!("fstat([{number}])"), errno))?;
     let path = "/proc/self/maps";
     let text = read_pseudo(Path::new(path))?;
@@ -70,13 +73,32 @@ pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
             remap(&mapping, number)?;
         }
     }
+    tell(&memory)
+}
+
+/// Empties `/proc/PID/cmdline` of this process. Its arguments stay where they are.
+///
+/// # Errors
+/// `EINVAL` of a kernel that was built without it, those of reading
+/// `/proc/self/stat`.
+pub fn forget_arguments() -> Result<()> {
+    let mut memory = layout(NO_FILE)?;
+    memory.arg_end = memory.arg_start;
+    tell(&memory)
+}
+
+/// `exe_fd` for a change that leaves the file alone.
+const NO_FILE: i32 = -1;
+
+/// Tells the kernel where things are.
+fn tell(memory: &MemoryMap) -> Result<()> {
     // SAFETY: the struct is what the kernel asks for, lives across the call and
     // has its size with it; the kernel checks each address.
     let done = unsafe {
         libc::prctl(
             libc::PR_SET_MM,
             SET_MM_MAP,
-            &raw const memory,
+            std::ptr::from_ref(memory),
             size_of::<MemoryMap>(),
             0,
         )
@@ -84,7 +106,10 @@ pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
     match done {
         0 => Ok(()),
         _ => Err(Error::new(
-            format!("prctl(PR_SET_MM, PR_SET_MM_MAP, exe_fd={number})"),
+            format!(
+                "prctl(PR_SET_MM, PR_SET_MM_MAP, exe_fd={})",
+                memory.exe_fd.cast_signed()
+            ),
             Errno::last(),
         )),
     }
@@ -172,11 +197,22 @@ fn writable(mapping: &Mapping) -> bool {
     })
 }
 
+/// Whether the addresses of the program headers are those in memory: not for a
+/// program that is loaded anywhere (PIE), of which one can't tell here what was
+/// written to.
+fn is_where_it_was_linked() -> bool {
+    let headers = program_headers();
+    let place = headers.as_ptr() as u64;
+    headers.iter().any(|header| {
+        header.p_type == libc::PT_LOAD
+            && (header.p_vaddr..header.p_vaddr + header.p_memsz).contains(&place)
+    })
+}
+
 /// The smallest page; where pages are larger, segments are aligned to those.
 const PAGE: u64 = 4096;
 
-/// The program headers of this program. A program that is loaded where it was
-/// linked (see .cargo/config.toml) has the addresses in them.
+/// The program headers of this program.
 fn program_headers() -> &'static [libc::Elf64_Phdr] {
     // SAFETY: getauxval takes an integer.
     let start = unsafe { libc::getauxval(libc::AT_PHDR) };

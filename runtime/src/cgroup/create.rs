@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use super::Joined;
-use super::directory::Directory;
+use super::directory::{Directory, is_gone};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::cgroup::{CgroupPlan, IfDenied, Member, Write};
 use crate::sys::{self, call};
@@ -223,17 +223,14 @@ fn fill_cpuset(level: &Path, parent: &Path) -> sys::Result<()> {
     Ok(())
 }
 
-/// A directory that was there before must not be somebody else's.
+/// A directory that was there before must not be somebody else's: nobody is in it
+/// or below, where limits would hold and `delete` would kill.
 fn check_unused(directory: &Directory) -> Result<()> {
-    let inside = directory
-        .read("cgroup.procs")
-        .unwrap_or_default()
-        .lines()
-        .count();
     let refuse = |text: String| {
         let text = format!("cgroup {:?}: {text}", directory.path());
         Err(Error::new(Kind::WrongState, text))
     };
+    let inside = count_processes(directory).context(|| "look for its processes")?;
     if inside > 0 {
         return refuse(format!(
             "container's cgroup is not empty: {inside} process(es) found"
@@ -245,6 +242,38 @@ fn check_unused(directory: &Directory) -> Result<()> {
             .is_ok_and(|state| state.trim() == frozen)
         {
             return refuse("container's cgroup unexpectedly frozen".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The processes of a cgroup and of those below, also such as we have no number
+/// for.
+fn count_processes(directory: &Directory) -> sys::Result<usize> {
+    let mut count = 0;
+    let mut add = |above: &Directory, file: &Path| match above.read(file) {
+        Ok(text) => {
+            count += text.lines().count();
+            Ok(())
+        }
+        // Gone meanwhile, or threaded: its domain above lists them.
+        Err(error) if is_gone(&error) || error.errno() == Errno::EOPNOTSUPP => Ok(()),
+        Err(error) => Err(error),
+    };
+    add(directory, Path::new("cgroup.procs"))?;
+    directory.each_below(|above, name| add(above, &Path::new(name).join("cgroup.procs")))?;
+    Ok(count)
+}
+
+/// Looks at what is there already of the directories of `plan`.
+///
+/// # Errors
+/// One is in use or frozen: it is somebody else's.
+pub(super) fn check_all_unused(plan: &CgroupPlan) -> Result<()> {
+    for member in &plan.members {
+        // One that is not ours to open: making it says what is wrong.
+        if let Ok(directory) = Directory::open(member.directory()) {
+            check_unused(&directory)?;
         }
     }
     Ok(())

@@ -65,6 +65,19 @@ struct Joined {
 }
 
 impl Cgroup {
+    /// Sees that nobody uses the cgroup of `plan`: before it is written down as the
+    /// container's, whose `delete --force` kills all that is in it. One of a unit
+    /// is systemd's to refuse.
+    ///
+    /// # Errors
+    /// A directory has processes in it or below, or is frozen.
+    pub fn check_unused(plan: &CgroupPlan) -> Result<()> {
+        match plan.unit {
+            Some(_) => Ok(()),
+            None => create::check_all_unused(plan),
+        }
+    }
+
     /// Makes the v2 directory of `plan`, and with it what is missing on the way
     /// to it; [`create_v1`](Self::create_v1) makes the others. Those of a unit are
     /// made by [`start_unit`](Self::start_unit).

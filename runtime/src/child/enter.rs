@@ -20,10 +20,10 @@ pub struct Joined {
     /// The root to enter by chroot(2), where the container has no mount
     /// namespace that brings its own.
     pub root: Option<OwnedFd>,
-    /// Whether the pid namespace is entered by a second fork: an unprivileged
-    /// runtime has no right in it before it is in the user namespace, and
-    /// without such a one nobody may be seen in it who still has the host's
-    /// root (CVE-2016-9962). Else the parent's children are born in it.
+    /// Whether the pid namespace is entered by a second fork: nobody may be seen in
+    /// it who is still in the host's namespaces and has its root (CVE-2016-9962),
+    /// and an unprivileged runtime has no right in it before it is in the user
+    /// namespace. Else the parent's children are born in it.
     pub second_fork: bool,
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::Result;
 use crate::sys::mutation::Defence;
-use crate::sys::{credentials, descriptors, signal};
+use crate::sys::{credentials, descriptors, executable, signal};
 
 /// Guards the process against the container it is about to enter, and the
 /// host against what the process still holds.
@@ -40,6 +40,13 @@ pub fn guard(dumpable: bool) -> Result<()> {
         credentials::set_dumpable(false)?;
     }
     Ok(credentials::set_name(c"rrun:[init]")?)
+}
+
+/// Leaves the command line of the runtime out of `/proc/PID/cmdline`, where a
+/// container would read what `exec --env` was given. Where the kernel can't (built
+/// without `CONFIG_CHECKPOINT_RESTORE`), it stays.
+pub fn hide_arguments() {
+    let _ = executable::forget_arguments();
 }
 
 /// Closes every descriptor from 3 on but those of `keep`.

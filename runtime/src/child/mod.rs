@@ -61,6 +61,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::channel::{self, ChildEnd};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Filter;
+use crate::plan::namespaces::NamespaceType;
 use crate::plan::process::Process;
 use crate::plan::scheduling::MemoryPolicy;
 use crate::sys::handle::Handle;
@@ -140,6 +141,9 @@ fn run(child: &mut Child<'_>) -> Result<Infallible> {
     child.life.progress.reach(Step::Isolation);
     let (kept, preserved) = (child.kept(), child.life.preserved);
     isolation::isolate(&kept, preserved, child.life.unprivileged)?;
+    if child.comes_to_others() {
+        isolation::hide_arguments();
+    }
     if let Entry::Container(container) = &mut child.entry {
         container::begin(&child.life, container)?;
     }
@@ -182,6 +186,14 @@ fn enter_cgroup(tasks: Vec<OwnedFd>) -> Result<()> {
 }
 
 impl Child<'_> {
+    /// Whether it enters a pid namespace in which somebody may be already.
+    fn comes_to_others(&self) -> bool {
+        match &self.entry {
+            Entry::Container(container) => container.plan.namespaces.joins(NamespaceType::Pid),
+            Entry::Running(_) => true,
+        }
+    }
+
     /// Every descriptor that the child goes on using.
     fn kept(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept = vec![self.life.channel.as_fd()];

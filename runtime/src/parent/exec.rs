@@ -7,7 +7,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use rustix::fs::OFlags;
 
-use super::newborn::{Birth, Newborn, PidNamespace, give_birth};
+use super::newborn::{Birth, Newborn, give_birth};
 use super::{Options, raise_limits, seccomp_agent, set_oom_score};
 use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
@@ -49,7 +49,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         state,
     } = target;
     let (ours, theirs) = channel::pair()?;
-    let (second_fork, born_inside) = way_into_pid_namespace(plan.namespaces, options.rootless);
+    let (second_fork, born_inside) = way_into_pid_namespace(plan.namespaces);
     let namespaces = if born_inside {
         plan.namespaces - CloneFlags::CLONE_NEWPID
     } else {
@@ -88,7 +88,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     let birth = Birth {
         flags: CloneFlags::empty(),
         cgroup: cgroup.birthplace(),
-        pid_namespace: pid_namespace.as_ref().map(PidNamespace::Of),
+        pid_namespace: pid_namespace.as_ref(),
     };
     let mut newborn = give_birth(&birth, child, ours)?;
     timing::mark("birth");
@@ -113,16 +113,15 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
 /// How the pid namespace of the container is entered: by a second fork, or so
 /// that the process is born in it.
 ///
-/// In it the container sees the process, and with `CAP_SYS_PTRACE` it opens
-/// `/proc/PID/root` and `/proc/PID/fd`, dumpable or not. So the host's root and
-/// descriptors are left behind first, and who comes in is a fork. That right
-/// does not reach over a user namespace, from the inside out. But into it
-/// somebody without root's rights has no other way either.
-fn way_into_pid_namespace(namespaces: CloneFlags, rootless: bool) -> (bool, bool) {
+/// In it the container sees the process: its `/proc/PID/mountinfo` and `net`, and
+/// with `CAP_SYS_PTRACE` in the same user namespace `/proc/PID/root` and
+/// `/proc/PID/fd`, dumpable or not. So all of the host's is left behind first, and
+/// who comes in is a fork. Somebody without root's rights has no other way in
+/// either.
+fn way_into_pid_namespace(namespaces: CloneFlags) -> (bool, bool) {
     let enters = namespaces.contains(CloneFlags::CLONE_NEWPID);
-    let guarded = namespaces.contains(CloneFlags::CLONE_NEWUSER) && !rootless;
-    let second_fork = enters && !guarded && !Defence::EnteredByFork.is_out();
-    (second_fork, enters && !second_fork)
+    let born_inside = enters && Defence::EnteredByFork.is_out();
+    (enters && !born_inside, born_inside)
 }
 
 /// The root directory of the init `pid`, if no mount namespace brings it.

@@ -22,9 +22,11 @@ mod seccomp_agent;
 pub mod sources;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use rustix::fs::OFlags;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{self, FromChild};
@@ -37,14 +39,15 @@ use crate::hooks::{self, State};
 use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::process::Process;
+use crate::plan::sysctl;
 use crate::seal;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Process as Init, Record};
-use crate::sys::{self, credentials};
+use crate::sys::{self, credentials, file};
 use crate::timing;
 pub use announce::Announce;
 pub use newborn::Newborn;
-use newborn::{Birth, PidNamespace, give_birth};
+use newborn::{Birth, give_birth};
 
 /// What the command line decides about the making of a process.
 #[derive(Debug, Default)]
@@ -109,6 +112,7 @@ fn make(
     options: Options,
     made: &mut Made,
 ) -> Result<()> {
+    Cgroup::check_unused(&plan.cgroup)?;
     record.cgroup = Some(plan.cgroup.record());
     container.save(record)?;
 
@@ -183,8 +187,8 @@ fn birth(
     cgroup: &Cgroup,
 ) -> Result<Newborn> {
     let namespaces = &plan.namespaces;
-    let mut joined = open_joined(namespaces)?;
-    let pid_namespace = take_pid_namespace(&mut joined, namespaces.second_fork());
+    let joined = open_joined(namespaces)?;
+    check_kernel_parameters(&plan.rootfs.sysctls, &joined)?;
     let (ours, theirs) = channel::pair()?;
     let child = Child {
         life: Life {
@@ -211,23 +215,32 @@ fn birth(
     let birth = Birth {
         flags: namespaces.clone_flags(),
         cgroup: cgroup.birthplace(),
-        pid_namespace: pid_namespace
-            .as_ref()
-            .map(|namespace| PidNamespace::File(namespace.fd.as_fd())),
+        pid_namespace: None,
     };
     give_birth(&birth, child, ours)
 }
 
-/// A pid namespace is entered by being born in it: with one fork that is the
-/// parent's to arrange, with two the stage process joins it with the others.
-fn take_pid_namespace(joined: &mut Vec<OpenNamespace>, second_fork: bool) -> Option<OpenNamespace> {
-    if second_fork {
-        return None;
+/// A joined namespace may be the one that this process is in: then its kernel
+/// parameters are the host's.
+fn check_kernel_parameters(sysctls: &[(PathBuf, String)], joined: &[OpenNamespace]) -> Result<()> {
+    if sysctls.is_empty() {
+        return Ok(());
     }
-    let at = joined
-        .iter()
-        .position(|namespace| namespace.kind == NamespaceType::Pid)?;
-    Some(joined.remove(at))
+    for namespace in joined {
+        let path = format!("/proc/self/ns/{}", namespace.kind.file());
+        let ours = file::stat(file::open(Path::new(&path), OFlags::PATH)?.as_fd())?;
+        let theirs = file::stat(namespace.fd.as_fd())?;
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+            continue;
+        }
+        let of_it = |(path, _): &&(PathBuf, String)| sysctl::owner(path) == Some(namespace.kind);
+        if let Some((path, _)) = sysctls.iter().find(of_it) {
+            let name = namespace.kind.name();
+            let text = format!("{path:?} is not allowed in host {name} namespace");
+            return Err(Error::config("linux.sysctl", text));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the id maps, if the process `pid` was cloned into a new user
@@ -291,9 +304,17 @@ impl Made {
         if let Some(init) = self.init {
             init.kill();
         }
-        match self.cgroup.map(Cgroup::remove) {
-            Some(Err(failed)) => error.and(&failed.within("clean up")),
-            _ => error,
+        let Some(cgroup) = self.cgroup else {
+            return error;
+        };
+        // What a hook has left in it, too.
+        let killed = match cgroup.is_nowhere() {
+            true => Ok(()),
+            false => cgroup.kill(),
+        };
+        match cgroup.remove().and(killed) {
+            Ok(()) => error,
+            Err(failed) => error.and(&failed.within("clean up")),
         }
     }
 }

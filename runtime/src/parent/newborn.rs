@@ -23,17 +23,9 @@ pub(super) struct Birth<'fd> {
     pub flags: CloneFlags,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'fd>>,
-    /// A pid namespace to be born in.
-    pub pid_namespace: Option<PidNamespace<'fd>>,
-}
-
-/// What a pid namespace is entered by.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum PidNamespace<'fd> {
-    /// Its file.
-    File(BorrowedFd<'fd>),
-    /// A process in it.
-    Of(&'fd Handle),
+    /// A process in whose pid namespace it is born: only where the defence against
+    /// just that is left out.
+    pub pid_namespace: Option<&'fd Handle>,
 }
 
 /// A process that is being set up.
@@ -120,19 +112,16 @@ fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> sys::Result<(Forked, boo
     ))
 }
 
-/// Lets our next children be born in `namespace`; returns the way back.
-fn enter_pid_namespace(namespace: PidNamespace<'_>) -> Result<OwnedFd> {
+/// Lets our next children be born in the pid namespace of `process`; returns the way
+/// back.
+fn enter_pid_namespace(process: &Handle) -> Result<OwnedFd> {
     use nix::fcntl::{OFlag, open};
     let path = "/proc/self/ns/pid";
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let home = sys::call(open(path, flags, nix::sys::stat::Mode::empty()), || {
         format!("open({path:?})")
     })?;
-    let flag = CloneFlags::CLONE_NEWPID;
-    let entered = match namespace {
-        PidNamespace::File(file) => namespace::setns(file, flag),
-        PidNamespace::Of(process) => process.enter(flag),
-    };
+    let entered = process.enter(CloneFlags::CLONE_NEWPID);
     entered.context(|| "join pid namespace")?;
     Ok(home)
 }

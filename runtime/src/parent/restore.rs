@@ -72,6 +72,7 @@ pub fn restore(
     record: &mut Record,
     request: Request<'_>,
 ) -> Result<Restored> {
+    Cgroup::check_unused(&plan.cgroup)?;
     record.cgroup = Some(plan.cgroup.record());
     container.save(record)?;
     let mut cgroup = Cgroup::create(&plan.cgroup)?;

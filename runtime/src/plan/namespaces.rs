@@ -5,8 +5,9 @@
 //!
 //! - a new time namespace: only children of the process that made it live in
 //!   it, and its offsets are written before the first of them (time_namespaces(7));
-//! - a joined user namespace: what is made afterwards must belong to it, and a
-//!   pid namespace is only entered by children;
+//! - a joined user namespace: what is made afterwards must belong to it;
+//! - a joined pid namespace: only children are in it, and whoever is there already
+//!   shall see none that is still in the host's namespaces;
 //! - a new user namespace beside joined ones: these are joined with the
 //!   rights of the host, so before it is made.
 
@@ -126,6 +127,7 @@ impl Namespaces {
     pub fn second_fork(&self) -> bool {
         self.creates(NamespaceType::Time)
             || self.joins(NamespaceType::User)
+            || self.joins(NamespaceType::Pid)
             || (self.creates(NamespaceType::User) && !self.join.is_empty())
     }
 
@@ -144,13 +146,11 @@ impl Namespaces {
 
     /// The flags of the unshare(2) with which the child begins, while the parent
     /// makes its cgroups: making a network namespace alone takes as long as
-    /// these. A pid namespace holds only children, what is made beside a user
-    /// namespace must belong to it, and in somebody else's pid namespace the
-    /// host's are left before anybody there can look.
+    /// these. A pid namespace holds only children, and what is made beside a user
+    /// namespace must belong to it.
     #[must_use]
     pub fn unshare_flags(&self) -> CloneFlags {
-        let pid_of_others = self.joins(NamespaceType::Pid);
-        if self.second_fork() || self.creates(NamespaceType::User) || pid_of_others {
+        if self.second_fork() || self.creates(NamespaceType::User) {
             return CloneFlags::empty();
         }
         self.made_by_clone() - CloneFlags::CLONE_NEWPID
@@ -345,7 +345,7 @@ mod tests {
             ("pid network cgroup", [pid, net, none]),
             ("network", [none, net, none]),
             ("/ipc network", [none, net, none]),
-            ("/pid network", [net, none, none]),
+            ("/pid network", [none, none, net]),
             ("user pid network", [user | pid | net, none, none]),
             ("time pid network", [none, none, pid | net]),
             ("user time network", [user, none, net]),
@@ -396,7 +396,7 @@ mod tests {
             (
                 "joined pid",
                 r#"{"namespaces":[{"type":"pid","path":"/p"}]}"#.into(),
-                false,
+                true,
             ),
             (
                 "new user, joined net",

@@ -4,7 +4,7 @@
 //! host may be set; every other would be the host's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::namespaces::Namespaces;
 use crate::error::{Error, Result};
@@ -60,6 +60,23 @@ fn path(key: &str) -> String {
     }
 }
 
+/// The namespace that a parameter, named by its path below /proc/sys, belongs to.
+#[must_use]
+pub fn owner(path: &Path) -> Option<NamespaceType> {
+    let ipc = |name: &&str| Path::new(&name.replace('.', "/")) == path;
+    if path == Path::new("kernel/domainname") {
+        Some(NamespaceType::Uts)
+    } else if path.starts_with("net") {
+        Some(NamespaceType::Network)
+    } else if path.starts_with("fs/mqueue") || IPC.iter().any(ipc) {
+        Some(NamespaceType::Ipc)
+    } else if path.starts_with("user") {
+        Some(NamespaceType::User)
+    } else {
+        None
+    }
+}
+
 fn check(path: &str, namespaces: &Namespaces) -> Result<(), String> {
     if Defence::SysctlNamespaces.is_out() {
         return Ok(());
@@ -67,17 +84,11 @@ fn check(path: &str, namespaces: &Namespaces) -> Result<(), String> {
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("is not the name of a parameter".to_owned());
     }
-    let owner = match path {
-        "kernel/hostname" => return Err("is set by the field hostname".to_owned()),
-        "kernel/domainname" => NamespaceType::Uts,
-        _ if path.starts_with("net/") => NamespaceType::Network,
-        _ if path.starts_with("fs/mqueue/")
-            || IPC.iter().any(|name| name.replace('.', "/") == path) =>
-        {
-            NamespaceType::Ipc
-        }
-        _ if path.starts_with("user/") => NamespaceType::User,
-        _ => return Err("belongs to no namespace: it would be the host's".to_owned()),
+    if path == "kernel/hostname" {
+        return Err("is set by the field hostname".to_owned());
+    }
+    let Some(owner) = owner(Path::new(path)) else {
+        return Err("belongs to no namespace: it would be the host's".to_owned());
     };
     if namespaces.contains(owner) {
         Ok(())
