@@ -148,6 +148,20 @@ impl Pod {
         }
     }
 
+    /// The container with this id; one that is being made is waited for. Whoever
+    /// has given up a `Create` deletes it, and what comes of it must go.
+    ///
+    /// # Errors
+    /// There is none, or it could not be made.
+    pub(crate) async fn made(&self, id: &str) -> Result<Arc<Container>> {
+        let mut standing = self.standing.subscribe();
+        while matches!(self.containers().get(id), Some(Slot::Reserved)) {
+            // The sender lives in self: there is always a next change.
+            let _changed = standing.changed().await;
+        }
+        self.container(id)
+    }
+
     /// Forgets a container that was deleted.
     pub(crate) fn remove(&self, id: &str) {
         self.containers().remove(id);

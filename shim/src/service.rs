@@ -119,7 +119,7 @@ impl Task for TaskService {
     ) -> ttrpc::Result<DeleteResponse> {
         let pod = self.pod.clone();
         let (pid, exit) = to_the_end(async move {
-            let container = pod.container(&request.id)?;
+            let container = pod.made(&request.id).await?;
             let deleted = container.delete(&request.exec_id).await?;
             if request.exec_id.is_empty() {
                 pod.remove(&request.id);

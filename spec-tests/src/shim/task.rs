@@ -99,6 +99,17 @@ impl Task {
     /// What `Create` answers.
     #[track_caller]
     pub fn create_in(shim: &Rc<Shim>, bundle: Bundle, wish: Wish) -> Answer<Task> {
+        let created: CreateTaskResponse = Task::creating(shim, &bundle, wish).wait()?;
+        Ok(Task {
+            shim: shim.clone(),
+            id: bundle.id.clone(),
+            bundle,
+            pid: created.pid as i32,
+        })
+    }
+
+    /// A `Create` that was sent.
+    pub fn creating(shim: &Rc<Shim>, bundle: &Bundle, wish: Wish) -> Pending {
         let request = CreateTaskRequest {
             id: bundle.id.clone(),
             bundle: bundle.path.display().to_string(),
@@ -110,13 +121,7 @@ impl Task {
             options: MessageField::from_option(wish.options),
             ..CreateTaskRequest::default()
         };
-        let created: CreateTaskResponse = shim.call("Create", &request)?;
-        Ok(Task {
-            shim: shim.clone(),
-            id: bundle.id.clone(),
-            bundle,
-            pid: created.pid as i32,
-        })
+        shim.send("Create", &request)
     }
 
     /// Starts the first process, or an exec; its pid.

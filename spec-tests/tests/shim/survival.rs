@@ -45,6 +45,10 @@ pub(crate) const CASES: &[Case] = &[
         killed_at_random,
     )
     .except(&[(GO, "the Go shim of 1.6 sometimes leaves a cgroup")]),
+    Case::go(
+        "a create that was given up is deleted once it is made",
+        given_up_create,
+    ),
     Case::go("creates and deletes with failures leave no shim", failures),
     Case::go("a shim told to end by SIGTERM leaves, or goes on", sigterm),
 ];
@@ -376,6 +380,31 @@ fn failures(test: &Test) {
         shim.wait_gone(GONE);
         nothing_left(test, &id, &path, &[]);
     }
+}
+
+/// containerd gives up a `Create` whose client has gone, deletes what may have
+/// come of it, and has the shim leave.
+fn given_up_create(test: &Test) {
+    let containerd = one(test);
+    let began = test.directory.join("began");
+    let hook = format!(": >{}; sleep 1", began.display());
+    let bundle = sleeper(test).shell_hook("prestart", &hook);
+    let (id, path) = (bundle.id.clone(), bundle.path.clone());
+    let shim = containerd.shim(&bundle);
+    let creating = Task::creating(&shim, &bundle, Wish::default());
+    wait_until("the hook", || began.exists());
+    let given_up = Task {
+        shim: shim.clone(),
+        bundle,
+        id: id.clone(),
+        pid: 0,
+    };
+    let deleted = given_up.delete("").expect("delete");
+    let created: CreateTaskResponse = creating.wait().expect("create");
+    assert_eq!(deleted.pid, created.pid);
+    given_up.leave();
+    shim.wait_gone(GONE);
+    nothing_left(test, &id, &path, &[created.pid as i32]);
 }
 
 /// A stopped service must not take the containers along.
