@@ -17,11 +17,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use protobuf::MessageField;
 use protobuf::well_known_types::timestamp::Timestamp;
 use rrun::error::{Context, Error, Kind, Result};
-use rrun_sys::process::{Ended, reap_any};
+use rrun_sys::process::{Ended, OpenFiles, is_child, reap_any};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -75,6 +76,8 @@ struct Children {
     strangers: HashMap<i32, Exit>,
     /// How many [`Expecting`] are alive.
     expecting: usize,
+    /// The limit of open files that programs get, where ours was raised.
+    open_files: Option<OpenFiles>,
 }
 
 impl Reaper {
@@ -97,6 +100,17 @@ impl Reaper {
         Ok(reaper)
     }
 
+    /// Lets the shim open as many files as it may; the programs that it starts
+    /// have the limit that it had.
+    ///
+    /// # Errors
+    /// Those of setrlimit(2).
+    pub(crate) fn raise_open_files(&self) -> Result<()> {
+        let before = OpenFiles::raise()?;
+        self.children().open_files = Some(before);
+        Ok(())
+    }
+
     /// Starts a program that dies with the shim.
     ///
     /// # Errors
@@ -115,12 +129,24 @@ impl Reaper {
     }
 
     fn launch(&self, command: &mut Command) -> Result<Child> {
+        if let Some(limit) = self.children().open_files {
+            limit.give(command);
+        }
         let child = command.spawn().map_err(|error| {
             let text = format!("start {:?}: {error}", command.get_program());
             Error::new(Kind::System, text)
         })?;
         // A pid fits into its own type: the kernel's limit is 2^22.
-        Ok(self.wait_for(child.id().cast_signed()))
+        Ok(self.own(Pid::from_raw(child.id().cast_signed())))
+    }
+
+    /// The child with this pid, which was made just now.
+    #[must_use]
+    pub(crate) fn own(&self, pid: Pid) -> Child {
+        let pid = pid.as_raw();
+        // Who had the number before is long gone.
+        self.children().strangers.remove(&pid);
+        self.wait_for(pid)
     }
 
     /// Says that the pid of a new child will become known.
@@ -134,18 +160,41 @@ impl Reaper {
     /// ended already.
     #[must_use]
     pub(crate) fn adopt(&self, pid: i32, _expecting: &Expecting) -> Child {
-        self.wait_for(pid)
+        let mut children = self.children();
+        let stranger = children.strangers.remove(&pid);
+        // A stranger is one that was reaped: a child that has the number now got
+        // it afterwards, and is the one that is meant, unless it is known
+        // already.
+        let known = children.waited.contains_key(&pid);
+        let exit = stranger.filter(|_| known || !is_child(Pid::from_raw(pid)));
+        drop(children);
+        let Some(exit) = exit else {
+            return self.wait_for(pid);
+        };
+        let (tell, told) = oneshot::channel();
+        // The receiver is in our hands.
+        let _received = tell.send(exit);
+        Child { pid, told }
+    }
+
+    /// Sends a signal to a child that was told of; whether it is there still.
+    /// It is not reaped in between, so its pid is nobody else's.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is no signal, `EPERM`.
+    pub(crate) fn signal(&self, pid: i32, signal: i32) -> rrun_sys::Result<bool> {
+        if !self.children().waited.contains_key(&pid) {
+            return Ok(false);
+        }
+        match rrun_sys::signal::send(Pid::from_raw(pid), signal) {
+            Err(error) if error.errno() == Errno::ESRCH => Ok(false),
+            sent => sent.map(|()| true),
+        }
     }
 
     fn wait_for(&self, pid: i32) -> Child {
         let (tell, told) = oneshot::channel();
-        let mut children = self.children();
-        if let Some(exit) = children.strangers.remove(&pid) {
-            // The receiver is in our hands.
-            let _received = tell.send(exit);
-        } else {
-            children.waited.insert(pid, tell);
-        }
+        self.children().waited.insert(pid, tell);
         Child { pid, told }
     }
 
@@ -252,6 +301,44 @@ mod tests {
             let (pid, exit) = ended(9, 5);
             reaper.children().ended(pid, exit);
             assert!(reaper.children().strangers.is_empty());
+        });
+    }
+
+    #[test]
+    fn the_end_of_another_that_had_the_pid_before_is_not_taken() {
+        on_one_thread(async {
+            let reaper = Reaper::default();
+            let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+            let number = child.id().cast_signed();
+            let (pid, old) = ended(number, 3);
+            let expecting = reaper.await_pid();
+            for adopted in [true, false] {
+                reaper.children().ended(pid, old);
+                let waiting = match adopted {
+                    true => reaper.adopt(number, &expecting),
+                    false => reaper.own(pid),
+                };
+                let (_, exit) = ended(number, 4);
+                reaper.children().ended(pid, exit);
+                assert_eq!(waiting.wait().await, Ok(exit), "adopted: {adopted}");
+            }
+            child.kill().and_then(|()| child.wait()).unwrap();
+        });
+    }
+
+    #[test]
+    fn only_a_child_that_was_not_reaped_is_sent_a_signal() {
+        on_one_thread(async {
+            let reaper = Reaper::default();
+            let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+            let number = child.id().cast_signed();
+            assert_eq!(reaper.signal(number, 0), Ok(false), "a stranger");
+            let _waiting = reaper.own(Pid::from_raw(number));
+            assert_eq!(reaper.signal(number, libc::SIGKILL), Ok(true));
+            child.wait().unwrap();
+            let (pid, exit) = ended(number, 137);
+            reaper.children().ended(pid, exit);
+            assert_eq!(reaper.signal(number, libc::SIGKILL), Ok(false), "reaped");
         });
     }
 

@@ -36,6 +36,9 @@ pub(crate) fn serve(invocation: &Invocation) -> Result<()> {
         let text = "descriptor 3 is no listening socket: containerd runs this program by `start`";
         return Err(Error::new(Kind::Usage, text));
     }
+    // The kernel's own would be that of /proc/self/exe. People look for this one;
+    // it has room for no more.
+    let _name = nix::sys::prctl::set_name(c"containerd-shim");
     // Signals that whoever started us ignores would be ignored in containers,
     // too; posix_spawn(3) of glibc leaves one of its own that way.
     signal::reset_all()?;
@@ -57,6 +60,10 @@ pub(crate) fn serve(invocation: &Invocation) -> Result<()> {
 
 async fn run(invocation: &Invocation, listener: OwnedFd) -> Result<()> {
     let reaper = Reaper::start()?;
+    // A pod has several for each process; fewer are better than no shim.
+    if let Err(error) = reaper.raise_open_files() {
+        log::warn(error);
+    }
     let via = Via::choose(invocation, &reaper);
     let events = Publisher::new(via, invocation.namespace.clone());
     let pod = Arc::new(Pod::new(

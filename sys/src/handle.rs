@@ -371,7 +371,7 @@ fn pidfd_send_signal(fd: BorrowedFd<'_>, signal: i32) -> Result<()> {
 }
 
 /// How our child `pid` ended, if it has; it is not reaped.
-fn look(pid: Pid) -> Result<Option<Ended>> {
+pub(super) fn look(pid: Pid) -> Result<Option<Ended>> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     waitid(libc::P_PID, pid.as_raw(), options)
 }

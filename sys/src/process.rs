@@ -287,18 +287,82 @@ pub fn reap_any() -> Result<Option<(Pid, Ended)>> {
     Ok(Some((pid, ended)))
 }
 
+/// Whether `pid` is a child of this process that was not reaped yet.
+#[must_use]
+pub fn is_child(pid: Pid) -> bool {
+    super::handle::look(pid).is_ok()
+}
+
 /// Makes the kernel kill the program that `command` will start as soon as the
 /// thread that starts it ends (prctl(2), PR_SET_PDEATHSIG; execve keeps it).
 pub fn die_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;
 
-    let before_exec = || {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let parent = nix::unistd::getpid();
+    let before_exec = move || {
+        die_with(parent);
         Ok(())
     };
-    // SAFETY: the closure runs between fork and exec. It makes one system call,
-    // which is async-signal-safe, and neither allocates nor takes a lock.
+    // SAFETY: the closure runs between fork and exec. It makes three system
+    // calls at most, which are async-signal-safe, and neither allocates nor takes
+    // a lock.
     unsafe { command.pre_exec(before_exec) };
+}
+
+/// How many files a process may have open: the limit that holds, and how far
+/// it may raise that by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFiles {
+    soft: u64,
+    hard: u64,
+}
+
+impl OpenFiles {
+    /// Raises our own limit as far as it goes: what it was before.
+    ///
+    /// # Errors
+    /// Those of getrlimit(2) and setrlimit(2).
+    pub fn raise() -> Result<Self> {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+        let resource = Resource::RLIMIT_NOFILE;
+        let (soft, hard) = call(getrlimit(resource), || {
+            "getrlimit(RLIMIT_NOFILE)".to_owned()
+        })?;
+        call(setrlimit(resource, hard, hard), || {
+            format!("setrlimit(RLIMIT_NOFILE, {hard}, {hard})")
+        })?;
+        Ok(Self { soft, hard })
+    }
+
+    /// The program that `command` will start has this limit.
+    pub fn give(self, command: &mut std::process::Command) {
+        use std::os::unix::process::CommandExt as _;
+
+        let limit = libc::rlimit {
+            rlim_cur: self.soft,
+            rlim_max: self.hard,
+        };
+        let before_exec = move || {
+            // SAFETY: the kernel reads one struct, which the closure owns.
+            let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+            Errno::result(set).map(drop).map_err(std::io::Error::from)
+        };
+        // SAFETY: the closure runs between fork and exec. It makes one system call,
+        // which is async-signal-safe, and neither allocates nor takes a lock.
+        unsafe { command.pre_exec(before_exec) };
+    }
+}
+
+/// Makes the kernel kill this process as soon as the thread of `parent` that
+/// made it ends; if it has ended already, so does this one, now.
+pub fn die_with(parent: Pid) {
+    // It takes every signal that there is.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // One that ended before the kernel knew of it is told of no more.
+    if nix::unistd::getppid() != parent {
+        exit_now(1);
+    }
 }
 
 /// Gives this process a core scheduling cookie of its own, which its children

@@ -11,12 +11,14 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use nix::fcntl::{Flock, FlockArg};
 use rrun::error::{Error, Kind, Result};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Sleep;
 use ttrpc::asynchronous::transport::Listener;
 
 use crate::cli::Invocation;
@@ -55,9 +57,7 @@ pub(super) fn listen(address: &str) -> Result<Option<OwnedFd>> {
     check_folder(folder)?;
     // Held until the socket listens: else another `start` would take it for what
     // a killed server has left.
-    let folder = File::open(folder).map_err(failed)?;
-    let _lock =
-        Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+    let _lock = lock(folder).map_err(failed)?;
     let before = rrun_sys::file::set_umask(0o177);
     let bound = bind(path);
     let _ours = rrun_sys::file::set_umask(before);
@@ -70,7 +70,7 @@ fn bind(path: &Path) -> io::Result<Option<UnixListener>> {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
         bound => return bound.map(Some),
     }
-    if UnixStream::connect(path).is_ok() {
+    if answers(path)? {
         return Ok(None);
     }
     match fs::remove_file(path) {
@@ -78,6 +78,24 @@ fn bind(path: &Path) -> io::Result<Option<UnixListener>> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path).map(Some),
     }
+}
+
+/// Whether a server listens. One that can't be asked, for want of descriptors
+/// or rights, is not taken for dead.
+fn answers(path: &Path) -> io::Result<bool> {
+    match UnixStream::connect(path) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Keeps every other `start` and `delete` away from the sockets in `folder`.
+fn lock(folder: &Path) -> io::Result<Flock<File>> {
+    let folder = File::open(folder)?;
+    Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Makes the folder, or sees that nobody else can write in it.
@@ -116,11 +134,21 @@ pub(crate) fn remove(address: &str) -> Result<()> {
 /// Removes the socket if no server answers there.
 ///
 /// # Errors
-/// It can't be removed.
+/// It can't be asked or removed.
 pub(crate) fn remove_if_dead(address: &str) -> Result<()> {
-    match UnixStream::connect(path(address)) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => remove(address),
-        _ => Ok(()),
+    let path = path(address);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let asked = lock(folder).and_then(|lock| Ok((answers(path)?, lock)));
+    match &asked {
+        Ok((true, _)) => Ok(()),
+        // Under the lock: nobody binds it meanwhile.
+        Ok((false, _lock)) => remove(address),
+        // There is no folder.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            let text = format!("connect to {path:?}: {error}");
+            Err(Error::new(Kind::System, text))
+        }
     }
 }
 
@@ -139,22 +167,42 @@ pub(crate) fn listener(fd: OwnedFd) -> Result<Listener> {
         .and_then(|()| tokio::net::UnixListener::from_std(listener));
     let listener = listener
         .map_err(|error| Error::new(Kind::System, format!("take the listening socket: {error}")))?;
-    Ok(Listener::new(OwnUser(listener)))
+    Ok(Listener::new(OwnUser {
+        listener,
+        pause: None,
+    }))
 }
 
 /// Connections of our own user; others are closed at once.
-struct OwnUser(tokio::net::UnixListener);
+struct OwnUser {
+    listener: tokio::net::UnixListener,
+    /// A pause, in which descriptors may become free.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long it takes no connection when there is no descriptor for one: what
+/// waits stays there, so without a pause it would ask for ever.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Stream for OwnUser {
     type Item = io::Result<tokio::net::UnixStream>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Self::Item>> {
         loop {
-            let Poll::Ready(accepted) = self.0.poll_accept(context) else {
-                return Poll::Pending;
-            };
-            let (stream, _) = match accepted {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let (stream, _) = match ready!(self.listener.poll_accept(context)) {
                 Ok(accepted) => accepted,
+                Err(error) if is_short(&error) => {
+                    log::warn(format_args!("accept a connection: {error}"));
+                    self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+                    continue;
+                }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             let own = nix::unistd::geteuid().as_raw();
@@ -165,6 +213,11 @@ impl Stream for OwnUser {
             }
         }
     }
+}
+
+/// Whether descriptors are all taken, ours or the whole system's.
+fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 #[cfg(test)]

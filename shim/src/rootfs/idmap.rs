@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rrun::error::{Context, Error, Kind, Result};
 use rrun::plan::namespaces::IdMaps;
 use rrun::spec::IdMapping;
@@ -32,9 +33,10 @@ impl IdMap {
             flags: u64::from(libc::CLONE_NEWUSER.cast_unsigned()),
             ..Clone::default()
         };
+        let parent = nix::unistd::getpid();
         let (pid, process) = match sys::process::fork(&clone)? {
             Forked::Parent(pid, process) => (pid, process),
-            Forked::Child => wait_to_be_killed(),
+            Forked::Child => wait_to_be_killed(parent),
         };
         let opened = rrun::idmap::write(pid, &self.0, true).and_then(|()| {
             let path = format!("/proc/{pid}/ns/user");
@@ -69,8 +71,8 @@ impl IdMap {
 
 /// What the process does whose user namespace is wanted; it holds nothing
 /// that outlives its parent.
-fn wait_to_be_killed() -> ! {
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+fn wait_to_be_killed(parent: Pid) -> ! {
+    sys::process::die_with(parent);
     loop {
         nix::unistd::pause();
     }

@@ -60,6 +60,10 @@ pub struct Containerd<'t> {
     pub events: Recorder,
     /// `-debug` is given.
     pub debug: bool,
+    /// What `-publish-binary` names.
+    pub publisher: PathBuf,
+    /// What else is in its environment, which its shims inherit.
+    pub environment: Vec<(String, String)>,
     shims: RefCell<Vec<Rc<Shim>>>,
 }
 
@@ -92,6 +96,8 @@ impl<'t> Containerd<'t> {
             events: Recorder::new(&directory.join("c.ttrpc")),
             directory,
             debug: false,
+            publisher: PathBuf::from("/usr/bin/containerd"),
+            environment: Vec::new(),
             shims: RefCell::default(),
         }
     }
@@ -107,7 +113,9 @@ impl<'t> Containerd<'t> {
         command
             .args(["-namespace", NAMESPACE, "-address"])
             .arg(self.address())
-            .args(["-publish-binary", "/usr/bin/containerd", "-id", id])
+            .arg("-publish-binary")
+            .arg(&self.publisher)
+            .args(["-id", id])
             .current_dir(&bundle.path)
             .env("TTRPC_ADDRESS", self.directory.join("c.ttrpc"))
             .env("GOMAXPROCS", "2")
@@ -118,6 +126,7 @@ impl<'t> Containerd<'t> {
                 .env("GRPC_ADDRESS", self.address())
                 .env("NAMESPACE", NAMESPACE);
         }
+        command.envs(self.environment.iter().cloned());
         command
     }
 

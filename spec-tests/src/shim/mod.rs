@@ -9,6 +9,7 @@
 //! events.rs      the events service, which can die and hang
 //! options.rs     the messages of options
 //! wire.rs        ttrpc
+//! wrapper.rs     runtimes that fail
 //! ```
 
 pub mod containerd;
@@ -17,6 +18,7 @@ pub mod options;
 pub mod streams;
 pub mod task;
 pub mod wire;
+pub mod wrapper;
 
 pub use containerd::{Containerd, Generation, Shim};
 pub use containerd_shim_protos::ttrpc::proto::Code;

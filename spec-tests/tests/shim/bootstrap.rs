@@ -87,6 +87,22 @@ pub(crate) const CASES: &[Case] = &[
         no_config,
     ),
     Case::go("ShimCgroup is joined", shim_cgroup),
+    Case::kernel(
+        "the shim may open all files that it may; containers have the limit that it had",
+        open_files,
+    )
+    .except(&[(
+        "containerd-shim-runc-v2",
+        "the Go shim of 1.6 hands its raised limit on",
+    )]),
+    Case::kernel(
+        "without a ttrpc address events go by containerd's binary",
+        events_by_binary,
+    )
+    .except(&[(
+        "containerd-shim-runc-v2",
+        "the Go shim has no other way than ttrpc",
+    )]),
 ];
 
 fn is_address(text: &str) -> bool {
@@ -293,6 +309,7 @@ fn daemon(test: &Test) {
     let task = Task::create(&containerd, bundle, Streams::none());
     let proc = format!("/proc/{}", task.shim.pid);
     let read = |name: &str| fs::read_to_string(format!("{proc}/{name}")).expect("proc");
+    assert_eq!(read("comm").trim(), "containerd-shim");
     let stat = read("stat");
     let fields: Vec<&str> = stat
         .rsplit(") ")
@@ -546,4 +563,72 @@ fn sys_cpuset(hierarchy: &str, name: &str) {
             let _ = fs::write(Path::new(hierarchy).join(name).join(knob), value);
         }
     }
+}
+
+fn open_files(test: &Test) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let resource = Resource::RLIMIT_NOFILE;
+    let (_, hard) = getrlimit(resource).expect("getrlimit");
+    setrlimit(resource, 500, hard).expect("setrlimit");
+    let containerd = Containerd::new(test, Generation::V1_6);
+    let bundle = Bundle::new(test).args(&["/bin/sleep"]).with(|config| {
+        let process = config["process"].as_object_mut();
+        process.expect("a process").remove("rlimits");
+    });
+    let task = Task::run(&containerd, bundle, Streams::none());
+    let exec = task.exec("x", &["/bin/sleep"], Streams::none());
+    for (pid, soft) in [(task.shim.pid, hard), (task.pid, 500), (exec, 500)] {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let words: Vec<&str> = line.expect("a line").split_whitespace().collect();
+        assert_eq!(words[3..5], [soft.to_string(), hard.to_string()], "{pid}");
+    }
+    task.end_all();
+}
+
+/// `BINARY --address ADDRESS publish --topic TOPIC --namespace NAMESPACE`, the
+/// event on standard input.
+fn events_by_binary(test: &Test) {
+    use containerd_shim_protos::events::task::TaskExit;
+    use containerd_shim_protos::protobuf::Message;
+    use containerd_shim_protos::protobuf::well_known_types::any::Any;
+    use spec_tests::runtime::wait_until;
+    use spec_tests::shim::NAMESPACE;
+    use spec_tests::shim::wrapper::program;
+
+    let mut containerd = Containerd::new(test, Generation::V1_6);
+    containerd.environment = vec![("TTRPC_ADDRESS".to_owned(), String::new())];
+    containerd.publisher = test.directory.join("publisher");
+    let calls = test.directory.join("published");
+    let event = test.directory.join("event");
+    let text = format!(
+        "#!/bin/sh\ncat >{}.${{5##*/}}\necho \"$@\" >>{}\n",
+        event.display(),
+        calls.display()
+    );
+    program(&containerd.publisher, &text);
+    let bundle = Bundle::new(test).probe(&["exit", "23"]);
+    let task = Task::run(&containerd, bundle, Streams::none());
+    let id = task.id.clone();
+    assert_eq!(task.finish(), 23);
+    let lines = || fs::read_to_string(&calls).unwrap_or_default();
+    wait_until("the last event", || lines().contains("/tasks/delete"));
+    let address = containerd.address();
+    let expected: String = ["create", "start", "exit", "delete"]
+        .iter()
+        .map(|topic| {
+            format!(
+                "--address {} publish --topic /tasks/{topic} --namespace {NAMESPACE}\n",
+                address.display()
+            )
+        })
+        .collect();
+    assert_eq!(lines(), expected);
+    let told = fs::read(event.with_extension("exit")).expect("the event");
+    let told = Any::parse_from_bytes(&told).expect("an Any");
+    assert_eq!(told.type_url, "containerd.events.TaskExit");
+    let told = TaskExit::parse_from_bytes(&told.value).expect("an exit");
+    assert_eq!((told.container_id, told.exit_status), (id, 23));
 }
