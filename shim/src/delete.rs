@@ -12,18 +12,24 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::Message as _;
 use rrun::error::{Context, Error, Kind, Result};
 
+use crate::apart::{self, Fate};
 use crate::bootstrap::{socket, working_directory};
 use crate::cli::Invocation;
 use crate::options::Options;
 use crate::reaper::{Exit, Reaper};
 use crate::runtime::Runtime;
 use crate::{exit_status, rootfs};
+
+/// containerd kills a `delete` after 5 s and takes the exit for lost: what hangs
+/// is given up before.
+const RUNTIME: Duration = Duration::from_secs(3);
+const UNMOUNT: Duration = Duration::from_secs(1);
 
 /// 128 and SIGKILL: what is said of a container whose end nobody saw.
 const KILLED: u32 = 137;
@@ -37,11 +43,9 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<()> {
         Some(bundle) => bundle.clone(),
         None => working_directory()?,
     };
-    for step in [
-        remove_container(invocation, &bundle),
-        rootfs::unmount(&bundle.join("rootfs")),
-        remove_socket(&bundle),
-    ] {
+    let removed = event_loop()
+        .and_then(|event_loop| event_loop.block_on(remove_container(invocation, &bundle)));
+    for step in [removed, remove_socket(&bundle)] {
         if let Err(error) = step {
             eprintln!("containerd-shim-rrun-v2: {error}");
         }
@@ -49,16 +53,40 @@ pub(crate) fn delete(invocation: &Invocation) -> Result<()> {
     answer(&bundle)
 }
 
-fn remove_container(invocation: &Invocation, bundle: &Path) -> Result<()> {
-    let options = Options::load(bundle, &invocation.namespace)?;
-    let event_loop = tokio::runtime::Builder::new_current_thread()
+fn event_loop() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Error::new(Kind::System, format!("make an event loop: {error}")))?;
-    event_loop.block_on(async {
-        let runtime = Runtime::new(Reaper::start()?, options, &invocation.id, bundle);
+        .map_err(|error| Error::new(Kind::System, format!("make an event loop: {error}")))
+}
+
+/// Has the runtime remove the container, then unmounts its root filesystem.
+async fn remove_container(invocation: &Invocation, bundle: &Path) -> Result<()> {
+    let reaper = Reaper::start()?;
+    let options = Options::load(bundle, &invocation.namespace);
+    let deleted = async {
+        let runtime = Runtime::new(reaper.clone(), options?, &invocation.id, bundle);
         runtime.delete(true).await
-    })
+    };
+    let deleted = within(RUNTIME, "delete the container", deleted).await;
+    let target = bundle.join("rootfs");
+    let what = "unmount the rootfs";
+    // It goes on when we have given it up.
+    let unmounted = apart::run(&reaper, Fate::Own, what, || rootfs::unmount(&target));
+    match (deleted, within(UNMOUNT, what, unmounted).await) {
+        (Err(error), Err(other)) => Err(error.and(&other)),
+        (deleted, unmounted) => deleted.and(unmounted),
+    }
+}
+
+async fn within(limit: Duration, what: &str, step: impl Future<Output = Result<()>>) -> Result<()> {
+    match tokio::time::timeout(limit, step).await {
+        Ok(done) => done,
+        Err(_) => {
+            let text = format!("{what}: not done within {} s", limit.as_secs());
+            Err(Error::new(Kind::System, text))
+        }
+    }
 }
 
 /// The socket of a shim that was killed; one that answers serves others.

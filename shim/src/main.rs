@@ -11,6 +11,7 @@
 //!
 //! One thread does everything in the server; nothing in it waits but by `await`.
 
+mod apart;
 mod bootstrap;
 mod cli;
 mod container;

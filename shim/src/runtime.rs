@@ -9,13 +9,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use rrun::error::{Context, Error, Kind, Result};
-use rrun_sys::call;
+use rrun_sys::file;
 use serde::Deserialize;
 
 use crate::options::Options;
@@ -280,7 +279,7 @@ impl Call<'_> {
     /// Runs it; what it printed, if its streams are not the container's.
     async fn run(&mut self) -> Result<Vec<u8>> {
         let options = &self.runtime.options;
-        let mut output = memory_file("output")?;
+        let mut output = file::in_memory("output")?;
         if !self.piped {
             let [out, err] = [copy(&output)?, copy(&output)?];
             self.command.stdout(out).stderr(err);
@@ -368,19 +367,11 @@ fn read_from(path: &Path, position: u64) -> Vec<u8> {
 /// # Errors
 /// There is no room for it.
 pub(crate) fn file_with(text: &[u8]) -> Result<Stdio> {
-    let mut file = memory_file("stdin")?;
+    let mut file = file::in_memory("stdin")?;
     file.write_all(text)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
         .map_err(|error| Error::new(Kind::System, format!("write a memory file: {error}")))?;
     Ok(Stdio::from(file))
-}
-
-/// A file without a name, for what is too short to be worth a pipe.
-fn memory_file(name: &str) -> Result<File> {
-    let fd: OwnedFd = call(memfd_create(name, MFdFlags::MFD_CLOEXEC), || {
-        format!("memfd_create({name:?})")
-    })?;
-    Ok(File::from(fd))
 }
 
 /// The same open file, so that both writers append behind one another.

@@ -16,6 +16,19 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use super::mutation::Defence;
 use super::{Error, Result, ToErrno, call};
 
+/// A file without a place in any tree, for what is too short to be worth a
+/// pipe; `name` is for people who look.
+///
+/// # Errors
+/// Those of memfd_create(2).
+pub fn in_memory(name: &str) -> Result<std::fs::File> {
+    let fd = call(
+        rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC),
+        || format!("memfd_create({name:?})"),
+    )?;
+    Ok(fd.into())
+}
+
 /// Reads a file of procfs, sysfs or a cgroup: its size is not known before, and
 /// most fit the buffer, so there is no question for the size and no growing.
 ///

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::Container;
 use super::process::Process;
+use crate::apart::{self, Fate};
 use crate::options::Options;
 use crate::pod::Shared;
 use crate::runtime::Runtime;
@@ -52,14 +53,15 @@ pub(crate) async fn create(
     });
     let target = container.bundle.join("rootfs");
     if !request.rootfs.is_empty() {
-        rootfs::mount(&request.rootfs, &target)?;
+        let mounted = || rootfs::mount(&request.rootfs, &target);
+        apart::run(&shared.reaper, Fate::Shared, "mount the rootfs", mounted).await?;
     }
     // Its end is held back until it was told that it was created.
     let turn = container.init.turn().await;
     if container.checkpoint.is_none()
         && let Err(error) = begin(&container, None).await
     {
-        return Err(match rootfs::unmount(&target) {
+        return Err(match container.unmount().await {
             Ok(()) => error,
             Err(left) => error.and(&left),
         });

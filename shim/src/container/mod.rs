@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::{
     TaskCheckpointed, TaskDelete, TaskExit, TaskPaused, TaskResumed, TaskStart,
@@ -36,6 +37,7 @@ pub(crate) use state::{State, Step};
 
 use crate::options::ProcessDetails;
 use crate::pod::Shared;
+use crate::apart::{self, Fate};
 use crate::reaper::{Child, Exit};
 use crate::runtime::Runtime;
 use crate::stats::Cgroups;
@@ -43,6 +45,12 @@ use crate::{exit_status, log, rootfs, stdio};
 
 /// A container.
 #[derive(Debug)]
+/// How long output that was written is waited for when a process is deleted.
+/// CRI gives the whole `Delete` of a container 10 s.
+const DRAIN: Duration = Duration::from_secs(4);
+/// How long apart those are killed that outlive their container's first process.
+const AGAIN: Duration = Duration::from_secs(1);
+
 pub(crate) struct Container {
     /// Its id.
     pub id: String,
@@ -271,7 +279,21 @@ impl Container {
             exec.finish_io().await;
             exec.forgotten();
         }
-        rootfs::unmount(&self.bundle.join("rootfs"))
+        self.unmount().await
+    }
+
+    /// Unmounts the root filesystem, which may first have to be written to its
+    /// disk.
+    async fn unmount(&self) -> Result<()> {
+        let target = self.bundle.join("rootfs");
+        let unmounted = || rootfs::unmount(&target);
+        apart::run(
+            &self.shared.reaper,
+            Fate::Own,
+            "unmount the rootfs",
+            unmounted,
+        )
+        .await
     }
 
     /// Removes what a runtime may have left of the cgroups. What can't be

@@ -11,23 +11,31 @@ mod idmap;
 mod options;
 mod overlay;
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use containerd_shim_protos::types::mount::Mount;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::statvfs::statvfs;
+use nix::unistd::Pid;
 use rrun::error::{Context, Error, Kind, Result};
 use rrun_sys as sys;
 use rrun_sys::file::{Links, resolve};
+use rrun_sys::handle::Handle;
 use rrun_sys::loop_device;
 use rrun_sys::mount as kernel;
 
 use options::Options;
 
-/// Mounts the root filesystem on `target`.
+/// How long a helper program may take.
+const HELPER: Duration = Duration::from_secs(30);
+
+/// Mounts the root filesystem on `target`, for as long as a disk, a server or a
+/// helper takes.
 ///
 /// # Errors
 /// A mount that fails, with all that is written of it; what was mounted before
@@ -174,19 +182,48 @@ fn helper(kind: &str) -> Option<(&'static str, &str)> {
 }
 
 /// mount.fuse SOURCE TARGET -o OPTION... -t TYPE
+///
+/// It may leave a server behind, which may keep its output open: that is a file,
+/// and only its own end is waited for.
 fn mount_by_helper(helper: &str, kind: &str, mount: &Mount, target: &Path) -> Result<()> {
+    let mut output = sys::file::in_memory("output")?;
+    let copy = || sys::call(output.try_clone(), || "dup(output)".to_owned());
     let mut command = Command::new(helper);
     command.arg(&mount.source).arg(target);
     for option in &mount.options {
         command.args(["-o", option]);
     }
-    let output = command.args(["-t", kind]).output();
-    let output = sys::call(output, || format!("execve({helper:?})"))?;
-    if output.status.success() {
+    command.args(["-t", kind]);
+    command.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
+    let child = sys::call(command.spawn(), || format!("execve({helper:?})"))?;
+    let Some(status) = ended_within(child, HELPER)? else {
+        let text = format!("{helper}: it has not ended within {} s", HELPER.as_secs());
+        return Err(Error::new(Kind::System, text));
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
+    let mut said = Vec::new();
+    // What can't be read was not said.
+    let _read = output
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| output.read_to_end(&mut said));
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-    let text = format!("{helper}: {}: {said}", output.status);
-    Err(Error::new(Kind::System, text))
+    Err(Error::new(
+        Kind::System,
+        format!("{helper}: {status}: {said}"),
+    ))
+}
+
+/// How a child ended; nothing if it took too long and was killed.
+fn ended_within(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let limit = u16::try_from(limit.as_millis()).unwrap_or(u16::MAX);
+    let (ended, _) = Handle::open_child(pid)?.poll_end(&[], Some(limit))?;
+    if !ended {
+        // It is there until it is waited for.
+        let _killed = child.kill();
+    }
+    let status = sys::call(child.wait(), || format!("wait4({pid})"))?;
+    Ok(ended.then_some(status))
 }

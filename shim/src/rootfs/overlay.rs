@@ -139,8 +139,11 @@ impl Overlay<'_> {
             Ok(overlay) => overlay,
             Err(error) => return Err(undo(&stack, error.into())),
         };
-        for place in stack {
-            kernel::detach(&place)?;
+        while let Some(place) = stack.pop() {
+            if let Err(error) = kernel::detach(&place) {
+                stack.push(place);
+                return Err(undo(&stack, error.into()));
+            }
         }
         let target = sys::directory::open(self.target)?;
         Ok(kernel::attach(overlay.as_fd(), target.as_fd())?)
