@@ -7,19 +7,27 @@
 //! standard error, else its exit status.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rrun::error::{Context, Error, Kind, Result};
 use rrun_sys::file;
 use serde::Deserialize;
 
+use crate::log;
 use crate::options::Options;
-use crate::reaper::Reaper;
+use crate::reaper::{Child, Exit, Reaper};
 use crate::stdio::Ends;
+
+/// How long the runtime may take to look or to signal. What it does while it
+/// makes a container has no limit here: its hooks may take as long as they like.
+const SHORT: Duration = Duration::from_secs(30);
+/// How long it may take to remove a container: systemd alone has half of it.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Calls the runtime for one container.
 #[derive(Debug)]
@@ -46,6 +54,12 @@ impl Runtime {
     #[must_use]
     pub(crate) fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Whether the runtime knows a container of this id.
+    #[must_use]
+    pub(crate) fn has_state(&self) -> bool {
+        self.options.root.join(&self.id).exists()
     }
 
     /// Creates the container; its pid.
@@ -110,7 +124,7 @@ impl Runtime {
     /// its pid.
     ///
     /// # Errors
-    /// Those of the runtime.
+    /// Those of the runtime; it has told no pid, and so the process runs unknown.
     pub(crate) async fn exec(&self, exec_id: &str, spec: &[u8], ends: Ends) -> Result<i32> {
         // No id may name a file of the container's own, such as init.pid.
         let name = format!("exec-{exec_id}");
@@ -126,7 +140,10 @@ impl Runtime {
         call.ends(ends);
         let _pid_file = TemporaryFile(pid_file.clone());
         call.named().run().await?;
-        read_pid(&pid_file)
+        read_pid(&pid_file).inspect_err(|error| {
+            // Its end will be told to nobody.
+            log::error(format_args!("exec {exec_id:?} runs unknown: {error}"));
+        })
     }
 
     /// Sends a signal to the container's first process, or to all.
@@ -135,6 +152,7 @@ impl Runtime {
     /// Those of the runtime.
     pub(crate) async fn kill(&self, signal: u32, all: bool) -> Result<()> {
         let mut call = self.call("kill");
+        call.limit = Some(SHORT);
         call.switch("--all", all);
         call.named().arg(signal.to_string()).run().await.map(drop)
     }
@@ -172,6 +190,7 @@ impl Runtime {
     /// Those of the runtime; what it prints is no list of numbers.
     pub(crate) async fn pids(&self) -> Result<Vec<i32>> {
         let mut call = self.call("ps");
+        call.limit = Some(SHORT);
         call.arg("--format").arg("json");
         let text = call.named().run().await?;
         // runc prints null where there is nothing.
@@ -188,6 +207,7 @@ impl Runtime {
     /// Those of the runtime.
     pub(crate) async fn delete(&self, force: bool) -> Result<()> {
         let mut call = self.call("delete");
+        call.limit = Some(LONG);
         call.switch("--force", force);
         match call.named().run().await {
             Err(error) if error.to_string().contains("does not exist") => Ok(()),
@@ -209,6 +229,7 @@ impl Runtime {
             log: self.bundle.join("log.json"),
             arguments: Vec::new(),
             piped: false,
+            limit: None,
             verb: verb.to_owned(),
         };
         call.arguments.push(verb.into());
@@ -226,6 +247,8 @@ struct Call<'a> {
     arguments: Vec<std::ffi::OsString>,
     /// Its standard streams are the container's.
     piped: bool,
+    /// How long it may take.
+    limit: Option<Duration>,
     verb: String,
 }
 
@@ -296,6 +319,9 @@ impl Call<'_> {
         if options.systemd_cgroup {
             self.command.arg("--systemd-cgroup");
         }
+        if !options.criu_path.is_empty() {
+            self.command.args(["--criu", &options.criu_path]);
+        }
         self.command
             .args(&self.arguments)
             .current_dir(&self.runtime.bundle)
@@ -304,7 +330,7 @@ impl Call<'_> {
         let child = self.runtime.reaper.spawn(&mut self.command)?;
         // The command holds our copies of the container's streams.
         self.command = Command::new(&options.binary);
-        let exit = child.wait().await?;
+        let exit = self.end(child).await?;
         let mut printed = Vec::new();
         // What can't be read was not printed.
         let _length = output
@@ -314,6 +340,24 @@ impl Call<'_> {
             return Ok(printed);
         }
         Err(self.failure(exit.status, logged, &printed))
+    }
+
+    /// Waits for the runtime, which is killed if it takes too long.
+    async fn end(&self, child: Child) -> Result<Exit> {
+        let Some(limit) = self.limit else {
+            return child.wait().await;
+        };
+        let pid = child.pid();
+        match tokio::time::timeout(limit, child.wait()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                // It may have ended just now.
+                let _killed = self.runtime.reaper.signal(pid, libc::SIGKILL);
+                let verb = &self.verb;
+                let text = format!("OCI runtime {verb} failed: it has not ended within {limit:?}");
+                Err(Error::new(Kind::System, text))
+            }
+        }
     }
 
     fn failure(&self, status: u32, logged: u64, printed: &[u8]) -> Error {
@@ -386,9 +430,14 @@ fn copy(file: &File) -> Result<Stdio> {
 struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {
+    /// Writes it, for nobody else to read: an environment holds secrets.
     fn write(path: PathBuf, text: &[u8]) -> Result<Self> {
         let file = Self(path);
-        let written = fs::write(&file.0, text);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let written = options
+            .open(&file.0)
+            .and_then(|mut file| file.write_all(text));
         let failed = |error| Error::new(Kind::System, format!("write {:?}: {error}", file.0));
         written.map_err(failed)?;
         Ok(file)
@@ -415,6 +464,40 @@ fn read_pid(path: &Path) -> Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_takes_too_long_is_killed() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let bundle = std::env::temp_dir().join(format!("rrun-slow-{}", std::process::id()));
+        fs::create_dir(&bundle).unwrap();
+        let binary = bundle.join("slow");
+        fs::write(&binary, "#!/bin/sh\necho $$ >pid\nexec sleep 100\n").unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        let options = Options {
+            binary,
+            ..Options::default()
+        };
+        let event_loop = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        event_loop.unwrap().block_on(async {
+            let runtime = Runtime::new(Reaper::default(), options, "web", &bundle);
+            let mut call = runtime.call("ps");
+            call.limit = Some(Duration::from_millis(500));
+            let error = call.named().run().await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "OCI runtime ps failed: it has not ended within 500ms"
+            );
+        });
+        let pid = read_pid(&bundle.join("pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let ended = nix::sys::wait::waitpid(pid, None).unwrap();
+        let killed = nix::sys::wait::WaitStatus::Signaled(pid, nix::sys::signal::SIGKILL, false);
+        assert_eq!(ended, killed);
+        fs::remove_dir_all(&bundle).unwrap();
+    }
 
     #[test]
     fn the_last_error_of_a_log_is_the_one() {

@@ -281,8 +281,12 @@ impl Task for TaskService {
 fn state(pod: &Pod, request: &StateRequest) -> Result<StateResponse> {
     let container = pod.container(&request.id)?;
     let process = container.process(&request.exec_id)?;
-    let state = process.state();
-    let exit = state.exit();
+    let state = match container.init.state() {
+        // Every exec is frozen with it.
+        State::Paused => State::Paused,
+        _ => process.state(),
+    };
+    let exit = process.state().exit();
     Ok(StateResponse {
         // As the Go shim: an exec goes by its own id.
         id: match request.exec_id.as_str() {

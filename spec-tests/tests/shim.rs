@@ -4,6 +4,8 @@
 mod bootstrap;
 #[path = "shim/calls.rs"]
 mod calls;
+#[path = "shim/failures.rs"]
+mod failures;
 #[path = "shim/ordering.rs"]
 mod ordering;
 #[path = "shim/stdio.rs"]
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         &[
             ("bootstrap", bootstrap::CASES),
             ("calls", calls::CASES),
+            ("failures", failures::CASES),
             ("ordering", ordering::CASES),
             ("stdio", stdio::CASES),
             ("survival", survival::CASES),

@@ -86,16 +86,20 @@ pub(super) async fn restore(container: &Arc<Container>, image: &Path) -> Result<
 async fn begin(container: &Arc<Container>, image: Option<&Path>) -> Result<()> {
     let (ends, mut io) = stdio::open(&container.init.stdio, &container.place("")).await?;
     let expecting = container.shared.reaper.await_pid();
-    let pid = match image {
-        None => container.runtime.create(ends).await?,
-        Some(image) => container.runtime.restore(image, ends).await?,
+    // A container that was there before is another's.
+    let known = container.runtime.has_state();
+    let made = match image {
+        None => container.runtime.create(ends).await,
+        Some(image) => container.runtime.restore(image, ends).await,
+    };
+    let pid = match made {
+        Ok(pid) => pid,
+        Err(error) if known => return Err(error),
+        Err(error) => return Err(undone(container, error).await),
     };
     let child = container.shared.reaper.adopt(pid, &expecting);
     if let Err(error) = io.connect().await {
-        return Err(match container.runtime.delete(true).await {
-            Ok(()) => error,
-            Err(left) => error.and(&left),
-        });
+        return Err(undone(container, error).await);
     }
     container.init.connected(pid, io);
     match Cgroups::of(pid) {
@@ -108,6 +112,14 @@ async fn begin(container: &Arc<Container>, image: Option<&Path>) -> Result<()> {
     }
     tokio::spawn(container.clone().watch(child));
     Ok(())
+}
+
+/// Removes what the runtime may have made, after `error`.
+async fn undone(container: &Container, error: Error) -> Error {
+    match container.runtime.delete(true).await {
+        Ok(()) => error,
+        Err(left) => error.and(&left),
+    }
 }
 
 fn streams(request: &CreateTaskRequest) -> stdio::Request {

@@ -10,6 +10,7 @@ use rrun::error::{Error, Kind, Result};
 
 use super::{Container, Process, State, Step};
 use crate::reaper::Child;
+use crate::stdio::Stdio;
 use crate::{log, stdio};
 
 impl Container {
@@ -52,24 +53,10 @@ impl Container {
         let exec = self.process(exec_id)?;
         let _turn = exec.turn().await;
         exec.may(Step::Start)?;
-        if self.init_ended.load(Ordering::Relaxed) {
-            let text = format!(
-                "container {} init process is not running: failed precondition",
-                self.id
-            );
-            return Err(Error::new(Kind::WrongState, text));
-        }
         let running = Running::new(self.clone());
-        let (ends, mut io) = stdio::open(&exec.stdio, &self.place(exec_id)).await?;
-        let expecting = self.shared.reaper.await_pid();
-        let pid = self.runtime.exec(exec_id, &exec.spec, ends).await?;
-        let child = self.shared.reaper.adopt(pid, &expecting);
-        if let Err(error) = io.connect().await {
-            // Nobody will ever read what it says.
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let _gone = rrun_sys::signal::send(pid, libc::SIGKILL);
-            return Err(error);
-        }
+        let made = self.begin(&exec).await;
+        let (child, io) = made.inspect_err(|_| exec.failed())?;
+        let pid = child.pid();
         exec.connected(pid, io);
         exec.becomes(State::Running);
         let event = TaskExecStarted {
@@ -82,6 +69,28 @@ impl Container {
             .publish(topics::TASK_EXEC_STARTED_EVENT_TOPIC, &event);
         tokio::spawn(watch(running, exec.clone(), child));
         Ok(pid)
+    }
+
+    /// Opens the streams of an exec and has the runtime make its process.
+    async fn begin(&self, exec: &Process) -> Result<(Child, Stdio)> {
+        let exec_id = &exec.exec_id;
+        if self.init_ended.load(Ordering::Relaxed) {
+            let text = format!(
+                "container {} init process is not running: failed precondition",
+                self.id
+            );
+            return Err(Error::new(Kind::WrongState, text));
+        }
+        let (ends, mut io) = stdio::open(&exec.stdio, &self.place(exec_id)).await?;
+        let expecting = self.shared.reaper.await_pid();
+        let pid = self.runtime.exec(exec_id, &exec.spec, ends).await?;
+        let child = self.shared.reaper.adopt(pid, &expecting);
+        if let Err(error) = io.connect().await {
+            // Nobody will ever read what it says.
+            let _gone = self.shared.reaper.signal(pid, libc::SIGKILL);
+            return Err(error);
+        }
+        Ok((child, io))
     }
 }
 

@@ -30,27 +30,28 @@ use containerd_shim_protos::topics;
 use protobuf::well_known_types::any::Any;
 use rrun::error::{Error, Kind, Result};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) use create::create;
 pub(crate) use process::Process;
 pub(crate) use state::{State, Step};
 
+use crate::apart::{self, Fate};
 use crate::options::ProcessDetails;
 use crate::pod::Shared;
-use crate::apart::{self, Fate};
 use crate::reaper::{Child, Exit};
 use crate::runtime::Runtime;
 use crate::stats::Cgroups;
 use crate::{exit_status, log, rootfs, stdio};
 
-/// A container.
-#[derive(Debug)]
 /// How long output that was written is waited for when a process is deleted.
 /// CRI gives the whole `Delete` of a container 10 s.
 const DRAIN: Duration = Duration::from_secs(4);
 /// How long apart those are killed that outlive their container's first process.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A container.
+#[derive(Debug)]
 pub(crate) struct Container {
     /// Its id.
     pub id: String,
@@ -132,11 +133,10 @@ impl Container {
                 "process not created: failed precondition",
             )),
             pid => {
-                let pid = nix::unistd::Pid::from_raw(pid);
                 let signal = i32::try_from(signal).unwrap_or(i32::MAX);
-                match rrun_sys::signal::send(pid, signal) {
-                    Err(error) if error.errno() == nix::errno::Errno::ESRCH => Err(finished()),
-                    sent => Ok(sent?),
+                match self.shared.reaper.signal(pid, signal)? {
+                    true => Ok(()),
+                    false => Err(finished()),
                 }
             }
         }
@@ -239,18 +239,23 @@ impl Container {
         let process = self.process(exec_id)?;
         let first = exec_id.is_empty();
         if first && process.state() == State::Created && process.pid() != 0 {
+            let killed = self.runtime.kill(libc::SIGKILL.cast_unsigned(), false);
+            match killed.await.map_err(|error| kill_error(&error)) {
+                // It has died by itself just now.
+                Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                _ => {}
+            }
             // Its exit is published before it is deleted.
-            self.runtime
-                .kill(libc::SIGKILL.cast_unsigned(), false)
-                .await?;
             process.wait().await?;
         }
         let _turn = process.turn().await;
         process.may(Step::Delete)?;
-        process.finish_io().await;
+        let deadline = Instant::now() + DRAIN;
         if first {
+            self.finish_io(deadline).await;
             self.remove().await?;
         } else {
+            process.finish_io(deadline).await;
             self.execs().remove(exec_id);
         }
         let exit = process.forgotten();
@@ -268,6 +273,19 @@ impl Container {
         Ok((process.pid(), exit))
     }
 
+    /// Ends the streams of every process, all at the same time.
+    async fn finish_io(&self, deadline: Instant) {
+        let execs: Vec<_> = self.execs().values().cloned().collect();
+        let finish =
+            |process: Arc<Process>| tokio::spawn(async move { process.finish_io(deadline).await });
+        let ends: Vec<_> = execs.into_iter().map(finish).collect();
+        self.init.finish_io(deadline).await;
+        for end in ends {
+            // It is neither cancelled nor does it panic.
+            let _finished = end.await;
+        }
+    }
+
     /// Removes what the runtime and we have made.
     async fn remove(&self) -> Result<()> {
         if self.init.pid() != 0 {
@@ -276,7 +294,6 @@ impl Container {
         }
         let execs = std::mem::take(&mut *self.execs());
         for exec in execs.into_values() {
-            exec.finish_io().await;
             exec.forgotten();
         }
         self.unmount().await
@@ -321,13 +338,27 @@ impl Container {
         if self.shares_pids {
             self.kill_the_rest().await;
         }
-        let mut running = self.running.subscribe();
-        // The sender lives in self.
-        let _none = running.wait_for(|running| *running == 0).await.is_ok();
+        self.no_exec_runs().await;
         let _turn = self.init.turn().await;
         self.shared.oom.finish(&self.id);
         self.publish_exit(&self.id, pid, exit);
         self.init.ended(exit);
+    }
+
+    /// Waits until no exec runs, the first process having ended. One that was on
+    /// its way when the rest was killed is killed later.
+    async fn no_exec_runs(&self) {
+        let mut running = self.running.subscribe();
+        loop {
+            // The sender lives in self.
+            let none = running.wait_for(|running| *running == 0);
+            if tokio::time::timeout(AGAIN, none).await.is_ok() {
+                return;
+            }
+            if self.shares_pids {
+                self.kill_the_rest().await;
+            }
+        }
     }
 
     /// Kills what the kernel does not kill with the first process.

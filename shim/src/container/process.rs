@@ -5,19 +5,16 @@
 //! an end can't overtake the one of the start, however short the life was.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rrun::error::{Error, Kind, Result};
 use rrun_sys::terminal::Size;
 use tokio::sync::{MutexGuard as Turn, watch};
+use tokio::time::Instant;
 
 use super::state::{State, Step};
 use crate::log;
 use crate::reaper::Exit;
 use crate::stdio::{Request, Stdio};
-
-/// How long output that was written is waited for when a process is deleted.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// A process and its streams.
 #[derive(Debug)]
@@ -115,6 +112,8 @@ impl Process {
         }
         now.pid = pid;
         now.io = Some(io);
+        // An earlier start may have failed.
+        self.exit.send_replace(None);
     }
 
     /// It is in another state, which is not its end.
@@ -133,6 +132,12 @@ impl Process {
         }
         drop(now);
         self.exit.send_replace(Some(exit));
+    }
+
+    /// It could not be started: whoever waits for its end is told at once, as by
+    /// the Go shim.
+    pub(crate) fn failed(&self) {
+        self.exit.send_replace(Some(Exit::never()));
     }
 
     /// It is forgotten; how it ended, or [`Exit::never`] if it never began.
@@ -179,11 +184,13 @@ impl Process {
         }
     }
 
-    /// Waits for output that was written, then closes the streams.
-    pub(crate) async fn finish_io(&self) {
+    /// Waits until `deadline` for output that was written, then closes the
+    /// streams.
+    pub(crate) async fn finish_io(&self, deadline: Instant) {
         let io = self.now().io.take();
         if let Some(io) = io {
-            io.drain(DRAIN).await;
+            io.drain(deadline.saturating_duration_since(Instant::now()))
+                .await;
             io.close().await;
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, Empty, PauseRequest, ResumeRequest, StatsRequest, StatsResponse, Status,
-    UpdateTaskRequest,
+    UpdateTaskRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
@@ -412,7 +412,10 @@ fn in_running(test: &Test) {
 fn in_paused(test: &Test) {
     let containerd = one(test);
     let task = Task::run(&containerd, sleeper(test), Streams::none());
+    task.exec("frozen", &["/bin/sleep"], Streams::none());
     pause(&task).expect("pause");
+    let status = task.state("frozen").expect("state").status.enum_value();
+    assert_eq!(status, Ok(Status::PAUSED));
     let code = Code::UNKNOWN;
     refused(
         "Start",
@@ -565,6 +568,9 @@ fn missing_program(test: &Test) {
         "{}",
         failure.text
     );
+    // Whoever waits for its end need not wait.
+    let waited: WaitResponse = task.waiting("x").wait().expect("wait");
+    assert_eq!(waited.exit_status, 0);
     task.delete("x").expect("delete");
     task.exec("x", &["/bin/true"], Streams::none());
     assert_eq!(task.wait("x"), 0);
@@ -669,6 +675,10 @@ fn stats(test: &Test) {
     // What is charged in batches may be nothing yet; the limit is a number always.
     assert!(found.memory.usage.limit > 0);
     assert!(found.cpu.usage.is_some() && found.memory_oom_control.is_some());
+    task.kill("", libc::SIGKILL).expect("kill");
+    task.wait("");
+    // It is deleted later.
+    assert_eq!(ask().pids.current, 0);
     task.end_all();
 }
 

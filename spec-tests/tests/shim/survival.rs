@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::json;
+use spec_tests::runtime::wait_until;
 use spec_tests::shim::containerd::{is_alive, remove_bundle};
 use spec_tests::shim::task::{GONE, Wish, shut_down};
 use spec_tests::shim::{Containerd, Generation, Streams, Task};
