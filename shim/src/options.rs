@@ -8,8 +8,8 @@
 //! The options are kept in the bundle, because the `delete` that cleans up after
 //! a killed shim is told nothing.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
@@ -23,6 +23,9 @@ const ROOT: &str = "/run/containerd/runc";
 const BINARY: &str = "rrun";
 /// Where the options are kept in the bundle.
 const FILE: &str = "options.json";
+/// Where the Go shim keeps the runtime's name, and the one it calls by default.
+const GO_RUNTIME: &str = "runtime";
+const GO_BINARY: &str = "runc";
 
 /// How the runtime is called.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +48,13 @@ pub(crate) struct Options {
     pub shim_cgroup: String,
     /// The criu program; empty for the runtime's choice.
     pub criu_path: String,
-    /// Where checkpoints are.
-    pub criu_image_path: String,
     /// Where criu works.
     pub criu_work_path: String,
 }
 
-/// The words of both forms; those of the TOML are Go's field names.
+/// The words of both forms; those of the TOML are Go's field names. There is also
+/// a path of checkpoints (`criu_image_path`): containerd itself makes the
+/// `checkpoint` of a `Create` of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Words {
@@ -64,7 +67,6 @@ struct Words {
     io_gid: u32,
     shim_cgroup: String,
     criu_path: String,
-    criu_image_path: String,
     criu_work_path: String,
 }
 
@@ -78,6 +80,42 @@ impl Options {
             Some(any) if !any.type_url.is_empty() => words(any)?,
             _ => Words::default(),
         };
+        Self::of(words, namespace)
+    }
+
+    /// Keeps the options in the bundle.
+    ///
+    /// # Errors
+    /// The file can't be written; the text names it.
+    pub(crate) fn save(&self, bundle: &Path) -> Result<()> {
+        let path = bundle.join(FILE);
+        let new = bundle.join(format!(".{FILE}"));
+        let written = serde_json::to_vec(self)
+            .map_err(io::Error::from)
+            .and_then(|text| fs::write(&new, text))
+            .and_then(|()| fs::rename(&new, &path));
+        written.map_err(|error| Error::new(Kind::System, format!("write {path:?}: {error}")))
+    }
+
+    /// The options that were kept in the bundle, by us or by the Go shim, in
+    /// whose place we may have come; the defaults if it was never come to that.
+    ///
+    /// # Errors
+    /// The runtime is not there.
+    pub(crate) fn load(bundle: &Path, namespace: &str) -> Result<Self> {
+        let kept = fs::read(bundle.join(FILE)).unwrap_or_default();
+        if let Ok(options) = serde_json::from_slice(&kept) {
+            return Ok(options);
+        }
+        let runtime = fs::read_to_string(bundle.join(GO_RUNTIME)).ok();
+        let go: Option<GoWords> = serde_json::from_slice(&kept).ok();
+        match (go, runtime) {
+            (None, None) => Self::parse(None, namespace),
+            (go, runtime) => go.unwrap_or_default().options(runtime, namespace),
+        }
+    }
+
+    fn of(words: Words, namespace: &str) -> Result<Self> {
         Ok(Self {
             binary: find_binary(&words.binary_name)?,
             root: Path::new(or(&words.root, ROOT)).join(namespace),
@@ -88,34 +126,32 @@ impl Options {
             io_gid: words.io_gid,
             shim_cgroup: words.shim_cgroup,
             criu_path: words.criu_path,
-            criu_image_path: words.criu_image_path,
             criu_work_path: words.criu_work_path,
         })
     }
+}
 
-    /// Keeps the options in the bundle.
-    ///
-    /// # Errors
-    /// The file can't be written; the text names it.
-    pub(crate) fn save(&self, bundle: &Path) -> Result<()> {
-        let path = bundle.join(FILE);
-        let text = serde_json::to_vec(self)
-            .map_err(|error| Error::new(Kind::System, format!("write {path:?}: {error}")))?;
-        fs::write(&path, text)
-            .map_err(|error| Error::new(Kind::System, format!("write {path:?}: {error}")))
-    }
+/// What the Go shim keeps in its options.json: of `containerd.runc.v1.Options`
+/// those fields that are set, with the names of the message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GoWords {
+    binary_name: String,
+    root: String,
+    systemd_cgroup: bool,
+}
 
-    /// The options that were kept in the bundle; the defaults if it was never
-    /// come to that.
-    ///
-    /// # Errors
-    /// The runtime is not there.
-    pub(crate) fn load(bundle: &Path, namespace: &str) -> Result<Self> {
-        let kept = fs::read(bundle.join(FILE)).ok();
-        match kept.and_then(|text| serde_json::from_slice(&text).ok()) {
-            Some(options) => Ok(options),
-            None => Self::parse(None, namespace),
-        }
+impl GoWords {
+    /// With what is kept in the file `runtime`; empty for the Go shim's default.
+    fn options(self, runtime: Option<String>, namespace: &str) -> Result<Options> {
+        let runtime = runtime.unwrap_or(self.binary_name);
+        let words = Words {
+            binary_name: or(runtime.trim(), GO_BINARY).to_owned(),
+            root: self.root,
+            systemd_cgroup: self.systemd_cgroup,
+            ..Words::default()
+        };
+        Options::of(words, namespace)
     }
 }
 
@@ -220,7 +256,6 @@ fn from_runc(any: &Any) -> Result<Words> {
         io_uid: given.io_uid,
         io_gid: given.io_gid,
         shim_cgroup: given.shim_cgroup,
-        criu_image_path: given.criu_image_path,
         criu_work_path: given.criu_work_path,
     })
 }
@@ -363,6 +398,45 @@ mod tests {
         };
         assert_eq!(Options::parse(Some(&runc), "ns").as_ref(), Ok(&wanted));
         assert_eq!(Options::parse(Some(&toml), "ns").as_ref(), Ok(&wanted));
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again_also_the_go_shims() {
+        let bundle = std::env::temp_dir().join(format!("rrun-options-{}", std::process::id()));
+        fs::create_dir(&bundle).unwrap();
+        let ours = Options {
+            binary: PathBuf::from("/opt/r"),
+            root: PathBuf::from("/run/x/ns"),
+            ..Options::default()
+        };
+        ours.save(&bundle).unwrap();
+        assert_eq!(Options::load(&bundle, "ns").as_ref(), Ok(&ours));
+        assert!(!bundle.join(".options.json").exists());
+        for (json, runtime, binary, root, systemd) in [
+            (
+                r#"{"binary_name":"/opt/r","root":"/run/x","systemd_cgroup":true}"#,
+                "/opt/r",
+                "/opt/r",
+                "/run/x/ns",
+                true,
+            ),
+            (
+                r#"{"root":"/run/x"}"#,
+                "/opt/r\n",
+                "/opt/r",
+                "/run/x/ns",
+                false,
+            ),
+            ("{}", "/opt/r", "/opt/r", "/run/containerd/runc/ns", false),
+            ("", "/opt/r", "/opt/r", "/run/containerd/runc/ns", false),
+        ] {
+            fs::write(bundle.join(FILE), json).unwrap();
+            fs::write(bundle.join(GO_RUNTIME), runtime).unwrap();
+            let go = Options::load(&bundle, "ns").unwrap();
+            let read = (go.binary.to_str(), go.root.to_str(), go.systemd_cgroup);
+            assert_eq!(read, (Some(binary), Some(root), systemd), "{json}");
+        }
+        fs::remove_dir_all(&bundle).unwrap();
     }
 
     #[test]
