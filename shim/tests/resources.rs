@@ -189,6 +189,12 @@ impl Group {
         group
     }
 
+    /// The container's id: the cgroups' name.
+    fn id(&self) -> String {
+        let name = self.directories[0].file_name().unwrap();
+        name.to_str().unwrap().to_owned()
+    }
+
     fn cgroups(&self) -> Cgroups {
         Cgroups::of(self.shell.id().cast_signed()).unwrap()
     }
@@ -442,7 +448,7 @@ fn metrics_v2(group: &Group, files: &Files, metrics: &cgroups_v2::metrics::Metri
 fn metrics_of_nothing(group: &mut Group) {
     let cgroups = group.cgroups();
     group.end();
-    runtime().block_on(cgroups.remove("")).unwrap();
+    runtime().block_on(cgroups.remove(&group.id())).unwrap();
     let any = cgroups.metrics().unwrap();
     let total = match any.type_url.as_str() {
         V1 => parse_v1(&any.value).cpu.usage.total,
@@ -554,7 +560,7 @@ fn end_is_no_oom(group: &mut Group) {
         watch.watch("a", &cgroups);
         watch.started("a");
         group.end();
-        cgroups.remove("").await.unwrap();
+        cgroups.remove(&group.id()).await.unwrap();
         a_while().await;
         watch.finish("a");
         assert!(told.lock().unwrap().is_empty());
@@ -606,11 +612,7 @@ fn left_behind(group: &mut Group) {
         // A cgroup of another name is not the container's own.
         cgroups.remove("other").await.unwrap();
         let started = Instant::now();
-        let error = cgroups
-            .remove("shim-resources")
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = cgroups.remove(&group.id()).await.unwrap_err().to_string();
         assert!(
             error.starts_with("remove the cgroups that the runtime has left: rmdir(\"")
                 && error.ends_with("\"): device or resource busy"),
@@ -620,13 +622,13 @@ fn left_behind(group: &mut Group) {
         group.end();
         cgroups.remove("other").await.unwrap();
         assert!(group.directories.iter().all(|directory| directory.exists()));
-        cgroups.remove("shim-resources").await.unwrap();
+        cgroups.remove(&group.id()).await.unwrap();
         assert!(
             group
                 .directories
                 .iter()
                 .all(|directory| !directory.exists())
         );
-        cgroups.remove("").await.unwrap();
+        cgroups.remove(&group.id()).await.unwrap();
     });
 }

@@ -120,7 +120,7 @@ impl Cgroups {
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
         let own = |directory: &&PathBuf| {
             let name = directory.file_name().unwrap_or_default();
-            name.to_string_lossy().contains(id)
+            is_named_after(&name.to_string_lossy(), id)
         };
         let v1 = self.v1.iter().map(|(_, directory)| directory);
         let mut left: Vec<&PathBuf> = v1.chain(&self.v2).filter(own).collect();
@@ -151,6 +151,23 @@ impl Cgroups {
         self.v1
             .iter()
             .any(|(names, _)| names.iter().any(|name| !name.contains('=')))
+    }
+}
+
+/// Whether a cgroup has the name that a runtime gives to that of the container
+/// `id`: the id, systemd's `PREFIX-ID.scope`, or CRI's `SLICE:PREFIX:ID` where it
+/// was taken as a name.
+fn is_named_after(name: &str, id: &str) -> bool {
+    if name == id {
+        return true;
+    }
+    let Some(before) = name.strip_suffix(".scope").unwrap_or(name).strip_suffix(id) else {
+        return false;
+    };
+    match before.chars().last() {
+        None => true,
+        Some('-') => name.ends_with(".scope"),
+        Some(last) => last == ':',
     }
 }
 
@@ -206,6 +223,25 @@ fn encode(metrics: &impl Message) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_containers_cgroup_is_named_after_it() {
+        for (name, own) in [
+            ("web", true),
+            ("cri-containerd-web.scope", true),
+            ("system.slice:cri-containerd:web", true),
+            ("web.scope", true),
+            ("my-web", false),
+            ("web-2", false),
+            ("webweb", false),
+            ("cri-containerd-web2.scope", false),
+            ("kubepods-podweb.slice", false),
+            ("", false),
+        ] {
+            assert_eq!(is_named_after(name, "web"), own, "{name}");
+        }
+        assert!(is_named_after("a.scope", "a.scope"));
+    }
 
     #[test]
     fn a_containers_cgroups_are_found_by_its_process() {
