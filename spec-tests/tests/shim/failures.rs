@@ -336,7 +336,8 @@ fn killed_again(test: &Test) {
     let bundle = sleeper(test).without_namespace("pid");
     let task = Task::run(&containerd, bundle, wish(test, &script));
     task.exec("x", &["/bin/sleep"], Streams::none());
-    task.kill("", libc::SIGKILL).expect("kill");
+    // Not by the runtime, which would kill all.
+    kill(Pid::from_raw(task.pid), Signal::SIGKILL).expect("kill");
     let waiting = task.waiting("");
     let Ok(ended) = waiting.within::<WaitResponse>(Duration::from_secs(15)) else {
         panic!("the exit is held for ever");
