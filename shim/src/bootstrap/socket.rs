@@ -225,6 +225,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_socket_where_nobody_listens_is_dead() {
+        use std::os::unix::net::UnixDatagram;
+
+        let folder = std::env::temp_dir().join(format!("rrun-sockets-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = |name: &str| folder.join(name);
+        let _alive = UnixListener::bind(path("alive")).unwrap();
+        drop(UnixListener::bind(path("dead")).unwrap());
+        let _other = UnixDatagram::bind(path("other")).unwrap();
+        for (name, removed) in [
+            ("alive", Ok(false)),
+            ("dead", Ok(true)),
+            ("none", Ok(true)),
+            ("other", Err("Protocol wrong type for socket (os error 91)")),
+        ] {
+            let done = remove_if_dead(&format!("unix://{}", path(name).display()));
+            let done = done.map(|()| !path(name).exists());
+            let wanted = removed.map_err(|cause| format!("connect to {:?}: {cause}", path(name)));
+            assert_eq!(done.map_err(|error| error.to_string()), wanted, "{name}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn an_address_depends_on_engine_namespace_and_group() {
         let invocation = |address: &str, namespace: &str| Invocation {
             address: address.to_owned(),

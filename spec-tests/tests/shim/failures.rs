@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use containerd_shim_protos::api::{CreateTaskResponse, StateRequest, StateResponse, WaitResponse};
+use containerd_shim_protos::api::{
+    ConnectRequest, ConnectResponse, CreateTaskResponse, StateRequest, StateResponse, WaitResponse,
+};
 use containerd_shim_protos::types::mount::Mount;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use spec_tests::runtime::wait_until;
 use spec_tests::shim::containerd::{is_alive, log_text};
 use spec_tests::shim::task::{GONE, Wish, shut_down};
+use spec_tests::shim::wire::Client;
 use spec_tests::shim::wrapper::{program, real, wish};
 use spec_tests::shim::{Containerd, Generation, NAMESPACE, Streams, Task};
 use spec_tests::{Bundle, Case, Test};
@@ -60,6 +63,10 @@ pub(crate) const CASES: &[Case] = &[
         killed_again,
     )
     .except(&[(GO, "the Go shim kills once")]),
+    Case::go(
+        "a shim without a free descriptor waits for one",
+        no_descriptor,
+    ),
     Case::go(
         "output that nobody reads holds up a delete for some seconds in all",
         unread_output,
@@ -373,4 +380,51 @@ fn unread_output(test: &Test) {
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(7), "{took:?}");
     task.leave();
+}
+
+/// A connection that can't be accepted stays in the queue.
+fn no_descriptor(test: &Test) {
+    let containerd = one(test);
+    let task = Task::run(&containerd, sleeper(test), Streams::none());
+    let pid = task.shim.pid;
+    let limit = |files: &str| {
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &pid.to_string(), &format!("--nofile={files}:")]);
+        assert!(command.status().expect("prlimit").success());
+    };
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+    let number = |name: std::ffi::OsString| name.to_str().and_then(|name| name.parse().ok());
+    let last: Option<u32> = open
+        .filter_map(|entry| number(entry.expect("an entry").file_name()))
+        .max();
+    // Those that are free below the limit, too.
+    let fill = last.expect("a descriptor") + 1;
+    limit(&fill.to_string());
+    let socket = task.shim.socket.to_str().expect("text");
+    let clients: Vec<Client> = (0..fill)
+        .map(|_| Client::connect(socket).expect("connect"))
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let fields = stat.rsplit(") ").next().expect("fields");
+        let times = fields.split(' ').skip(11).take(2);
+        let ticks = times.map(|time| time.parse::<u64>().expect("a number"));
+        ticks.sum::<u64>()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = ticks() - before;
+    assert!(used < 10, "{used} ticks of CPU time in a second");
+    limit("1000");
+    let last = clients.last().expect("a client");
+    let pending = last.send(
+        "containerd.task.v2.Task",
+        "Connect",
+        &ConnectRequest::default(),
+    );
+    let answer: ConnectResponse = pending.wait().expect("connect");
+    assert_eq!(answer.shim_pid as i32, pid);
+    drop(clients);
+    task.end_all();
 }
