@@ -8,8 +8,9 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use rustix::fs::OFlags;
 
+use super::classic;
 use super::root::Root;
-use super::rootfs::{PreparedRoot, by_number, keeps_shared};
+use super::rootfs::{PreparedRoot, keeps_shared};
 use crate::error::{Context, Result};
 use crate::plan::mounts::{Entry, Rootfs};
 use crate::sys;
@@ -85,14 +86,18 @@ fn hide(path: &Path) -> Result<()> {
         Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::EPERM) => {}
         done => return Ok(done?),
     }
+    // Not by a number in /proc, which may be what was covered before.
     let dir = file::open(path, OFlags::PATH)?;
-    Ok(mount::mount(
-        Some(Path::new("tmpfs")),
-        &by_number(dir.as_fd()),
-        Some("tmpfs"),
-        MsFlags::MS_RDONLY,
-        Some("size=0"),
-    )?)
+    classic::named(dir.as_fd(), |path| {
+        let tmpfs = Path::new("tmpfs");
+        mount::mount(
+            Some(tmpfs),
+            path,
+            Some("tmpfs"),
+            MsFlags::MS_RDONLY,
+            Some("size=0"),
+        )
+    })
 }
 
 /// chroot(2), without a mount namespace.
