@@ -12,16 +12,19 @@
 //! ```
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
+use rustix::fs::OFlags;
 
+use super::root::{Missing, Root};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::capabilities::Capabilities;
 use crate::plan::process::Process;
 use crate::sys::credentials::{self, CapabilitySets};
 use crate::sys::mutation::Defence;
-use crate::sys::{self, descriptors, process};
+use crate::sys::{self, descriptors, file, process};
 
 /// `CAP_SYS_ADMIN`, which loading a filter without no_new_privs takes.
 const SYS_ADMIN: u64 = 1 << 21;
@@ -178,9 +181,14 @@ pub fn reopen_null() -> Result<()> {
 /// What can't be made shows when it is entered.
 pub fn make_directory(process: &Process) {
     use std::os::unix::ffi::OsStrExt;
-    // Behind pivot_root this path can't leave the container.
-    let path = std::ffi::OsStr::from_bytes(process.cwd.to_bytes());
-    let _ = std::fs::create_dir_all(path);
+    let path = Path::new(std::ffi::OsStr::from_bytes(process.cwd.to_bytes()));
+    if path.parent().is_none() {
+        return;
+    }
+    // Behind pivot_root no name leads out, but a preserved descriptor may, by its
+    // number in /proc: a magic link, which this look-up refuses.
+    let root = file::open(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY).map(Root::new);
+    let _ = root.and_then(|root| root.find_or_make(path, Missing::Directory));
 }
 
 fn change_directory(process: &Process) -> Result<()> {
