@@ -188,7 +188,9 @@ fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 2]) -> Result<I
     descriptors::duplicate_onto(stdio[0], 0)?;
     descriptors::duplicate_onto(stdio[1], 1)?;
     descriptors::duplicate_onto(stdio[1], 2)?;
-    descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
+    if !Defence::ClosedDescriptors.is_out() {
+        descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
+    }
     signal::reset_all()?;
     let env = hook.env.as_deref().unwrap_or(env);
     Ok(process::execve(&hook.path, &hook.args, env)?)
@@ -202,6 +204,9 @@ impl Running {
         match nix::unistd::write(stdin, unread) {
             Ok(written) if written < unread.len() => *unread = &unread[written..],
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            Err(_) if Defence::UnreadInput.is_out() => {
+                let _ = self.handle.signal(libc::SIGKILL);
+            }
             _ => self.stdin = None,
         }
     }

@@ -1,16 +1,16 @@
-//! Defences that a test takes out, one at a time, to see that the attack on it
-//! is noticed (`hack/mutations`).
+//! Defences that a test takes out, one at a time or those that stand behind each
+//! other together, to see that the attack on them is noticed (`hack/mutations`).
 //!
 //! Without the feature `mutations` every answer is a constant `false` and
 //! nothing of this is in the program. With it, it takes effect only in the
-//! machine of `hack/vm`, which has [`MACHINE`]: the name in [`CHOICE`] is the
-//! one defence that is out. It is read once, before a container is entered.
+//! machine of `hack/vm`, which has [`MACHINE`]: the names in [`CHOICE`] are the
+//! defences that are out. It is read once, before a container is entered.
 
 /// What the throw-away machine of the tests has.
 #[cfg(feature = "mutations")]
 const MACHINE: &str = "/.vm-init";
 
-/// The file that names the defence to leave out.
+/// The file that names the defences to leave out.
 #[cfg(feature = "mutations")]
 const CHOICE: &str = "/run/rrun-mutation";
 
@@ -69,6 +69,26 @@ pub enum Defence {
     WholeCgroup,
     /// The root is used by the descriptor that was looked at.
     RootByDescriptor,
+    /// The state is its owner's alone.
+    PrivateState,
+    /// A cgroup mount is as read-only as it was asked to be.
+    ReadonlyCgroups,
+    /// A cgroup's name is bytes, not text.
+    NamesAsBytes,
+    /// What a pid file is written to first is made anew.
+    NewDraft,
+    /// A hook may leave its input unread.
+    UnreadInput,
+    /// An id is as wide as the kernel's.
+    WholeIds,
+    /// The helpers that map ids are found by fixed paths.
+    FixedHelpers,
+    /// The shim's socket is its user's alone, by its mode.
+    PrivateSocket,
+    /// The shim serves its own user alone, by the peer's id.
+    OwnPeer,
+    /// The shim waits for output no longer than a while.
+    DrainDeadline,
 }
 
 impl Defence {
@@ -90,6 +110,7 @@ impl Defence {
             let harmless = std::path::Path::new(MACHINE).exists();
             if harmless { chosen } else { String::new() }
         });
-        out.trim() == format!("{self:?}")
+        let name = format!("{self:?}");
+        out.split_whitespace().any(|one| one == name)
     }
 }

@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::sys::mutation::Defence;
 use crate::sys::{self, Error, call};
 
 /// An open cgroup directory.
@@ -224,6 +225,9 @@ impl Directory {
         for entry in dir.iter() {
             let entry = call(entry, describe)?;
             let name: &CStr = entry.file_name();
+            if Defence::NamesAsBytes.is_out() && name.to_str().is_err() {
+                continue;
+            }
             if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
                 names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
             }

@@ -46,7 +46,12 @@ pub fn assume(process: &Process) -> Result<()> {
         set_groups(&process.groups)?;
     }
     credentials::set_gid(process.gid).context(|| "set group id")?;
-    credentials::set_uid(process.uid).context(|| "set user id")?;
+    let uid = match Defence::WholeIds.is_out() {
+        // What a signed number of 32 bits can say.
+        true => process.uid & 0x7fff_ffff,
+        false => process.uid,
+    };
+    credentials::set_uid(uid).context(|| "set user id")?;
     if (process.uid, process.gid) != (0, 0) && !Defence::NotDumpable.is_out() {
         // The change has put it to what fs.suid_dumpable says, which may be 1.
         credentials::set_dumpable(false)?;

@@ -610,7 +610,7 @@ fn target(root: &Root, path: &Path, missing: Missing) -> Result<Found> {
 
 /// What was found at `path`, unless it is in a procfs.
 fn outside_procfs(found: OwnedFd, path: &Path) -> Result<OwnedFd> {
-    if is_procfs(found.as_fd())? {
+    if is_procfs(found.as_fd())? && !Defence::ProcAllowList.is_out() {
         return Err(refused(format!(
             "{path:?} cannot be mounted because it is inside /proc"
         )));

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
 use crate::sys::handle::Handle;
+use crate::sys::mutation::Defence;
 use crate::sys::{self, descriptors};
 
 /// Where a new process is made known.
@@ -42,7 +43,10 @@ impl Announce {
 /// directory could have linked it to any file.
 fn write_new(path: &Path, text: &str) -> sys::Result<()> {
     use std::io::{ErrorKind, Write as _};
-    let make = || std::fs::File::create_new(path);
+    let make = || match Defence::NewDraft.is_out() {
+        true => std::fs::File::create(path),
+        false => std::fs::File::create_new(path),
+    };
     let made = make().or_else(|error| match error.kind() {
         // Of a command that was killed, or a link.
         ErrorKind::AlreadyExists => std::fs::remove_file(path).and_then(|()| make()),

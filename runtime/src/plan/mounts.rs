@@ -26,6 +26,7 @@ use super::sysctl;
 use super::written_mount::{Written, clean};
 use crate::error::{Error, Result};
 use crate::spec::{self, IdMapping, NamespaceType, Spec};
+use crate::sys::mutation::Defence;
 
 /// Everything about the root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -323,6 +324,9 @@ impl Rootfs {
     fn add(&mut self, mut mount: Mount, context: &MountContext<'_>) {
         match &mount.what {
             What::Filesystem { fstype, .. } if fstype == "cgroup" || fstype == "cgroup2" => {
+                if Defence::ReadonlyCgroups.is_out() {
+                    mount.options.attributes.set &= !Attributes::RDONLY;
+                }
                 let unified_only = context.cgroups.v1.is_empty();
                 if fstype == "cgroup2" || unified_only {
                     self.ops

@@ -199,6 +199,7 @@ fn check_procfs(destination: &Path, what: &What) -> Result<(), String> {
             // Whether a bind's source is a procfs root, the child sees.
             What::Bind { .. } => Ok(()),
             What::Filesystem { fstype, .. } if fstype == "proc" => Ok(()),
+            _ if Defence::ProcBind.is_out() => Ok(()),
             _ => Err("\"/proc\" cannot be mounted because it is not of type proc".to_owned()),
         };
     }

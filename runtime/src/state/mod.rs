@@ -37,6 +37,7 @@ pub use record::{Process, Record, Status};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::directory::{self, Entry, Lock, Patience};
+use crate::sys::mutation::Defence;
 
 /// The FIFO at which a created container waits for `start`.
 pub const START_FIFO: &str = "start.fifo";
@@ -92,7 +93,7 @@ impl Root {
     pub fn create(&mut self, id: &ContainerId) -> Result<Locked> {
         let path = self.path.join(id.as_str());
         let root = self.make()?;
-        match directory::make(root, id.as_str(), 0o700) {
+        match directory::make(root, id.as_str(), mode()) {
             Ok(()) => {}
             Err(error) if error.errno() == Errno::EEXIST => {
                 let text = "container with given ID already exists";
@@ -186,7 +187,7 @@ impl Root {
             None => {
                 let made = std::fs::DirBuilder::new()
                     .recursive(true)
-                    .mode(0o700)
+                    .mode(mode())
                     .create(path);
                 crate::sys::call(made, || format!("mkdir({path:?}, 0700)"))
                     .map_err(|error| unusable(path, error))?;
@@ -211,6 +212,14 @@ fn unusable(path: &Path, error: crate::sys::Error) -> Error {
         error.with_hint("name another by --root, or be root")
     } else {
         error
+    }
+}
+
+/// Of the directories: the state is nobody's but its owner's (CVE-2024-25621).
+fn mode() -> u32 {
+    match Defence::PrivateState.is_out() {
+        true => 0o755,
+        false => 0o700,
     }
 }
 

@@ -5,8 +5,10 @@
 //! an end can't overtake the one of the start, however short the life was.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rrun::error::{Error, Kind, Result};
+use rrun_sys::mutation::Defence;
 use rrun_sys::terminal::Size;
 use tokio::sync::{MutexGuard as Turn, watch};
 use tokio::time::Instant;
@@ -189,8 +191,11 @@ impl Process {
     pub(crate) async fn finish_io(&self, deadline: Instant) {
         let io = self.now().io.take();
         if let Some(io) = io {
-            io.drain(deadline.saturating_duration_since(Instant::now()))
-                .await;
+            let within = match Defence::DrainDeadline.is_out() {
+                true => Duration::MAX,
+                false => deadline.saturating_duration_since(Instant::now()),
+            };
+            io.drain(within).await;
             io.close().await;
         }
     }
