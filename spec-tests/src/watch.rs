@@ -43,6 +43,33 @@ pub fn watch(mark: &str, programs: &[&str], mut tell: impl FnMut(&Value)) -> ! {
     }
 }
 
+/// Keeps the programs of all processes that are none of the container's own, and
+/// tries to write them, until that is answered for good: `tell` gets `{"kept": N}`,
+/// then `{"written": ERRNO}`, null where it was.
+pub fn keep_programs(mut tell: impl FnMut(&Value)) -> ! {
+    let own = std::process::id();
+    let kept = loop {
+        let others = pids().into_iter().filter(|pid| *pid != own);
+        let kept: Vec<File> = others.filter_map(keep).filter(is_other).collect();
+        if !kept.is_empty() {
+            break kept;
+        }
+    };
+    tell(&json!({ "kept": kept.len() }));
+    let answer = loop {
+        let errors = kept.iter().map(|program| write(program).err());
+        let errors: Vec<_> = errors
+            .map(|error| error.and_then(|e| e.raw_os_error()))
+            .collect();
+        if !errors.contains(&Some(libc::ETXTBSY)) {
+            break errors[0];
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    tell(&json!({ "written": answer }));
+    std::process::exit(0)
+}
+
 /// How many programs of processes in the making are kept.
 const KEPT: usize = 8;
 
@@ -63,9 +90,13 @@ fn is_other(program: &File) -> bool {
 /// CVE-2019-5736: a program can be written once nobody executes it. A sealed one
 /// can be opened, and no more. What is written is what an ELF file begins with.
 fn writable(program: &File) -> bool {
+    write(program).is_ok()
+}
+
+fn write(program: &File) -> std::io::Result<usize> {
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let opened = fs::OpenOptions::new().write(true).open(path);
-    opened.and_then(|file| file.write_at(b"\x7f", 0)).is_ok()
+    opened.and_then(|file| file.write_at(b"\x7f", 0))
 }
 
 fn pids() -> Vec<u32> {

@@ -39,6 +39,10 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     Case::runc(
+        "the program of a container's first process, kept before its start: it is never written",
+        first_process,
+    ),
+    Case::runc(
         "a container without CAP_SYS_PTRACE looks into no process that enters it",
         |t| watched(t, Bundle::new(t), &["/bin/true"], &["traced"]),
     ),
@@ -56,16 +60,13 @@ pub(crate) const CASES: &[Case] = &[
     Case::kernel(
         "a created process of another user is not dumpable where fs.suid_dumpable says it is",
         |t| {
-            let setting = "/proc/sys/fs/suid_dumpable";
-            let before = fs::read_to_string(setting).expect("read");
-            fs::write(setting, "1").expect("write");
+            let _set = Parameter::set("/proc/sys/fs/suid_dumpable", "1");
             let bundle = Bundle::new(t)
                 .probe(&["pause"])
                 .with(|config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
             let container = t.create(&bundle);
             let environ = format!("/proc/{}/environ", container.pid());
             let owner = fs::metadata(environ).expect("stat").uid();
-            fs::write(setting, before).expect("write");
             assert_eq!(owner, 0);
         },
     )
@@ -79,6 +80,18 @@ pub(crate) const CASES: &[Case] = &[
             let args = ["run", "--no-pivot", "-b", text(&bundle.path), &bundle.id];
             let answer = t.call(&args).answer();
             assert_eq!(answer, json!({ "mount": EPERM }), "without");
+        },
+    ),
+    Case::runc(
+        "without pivot_root a user namespace finds every procfs of the host covered",
+        |t| {
+            // What the host mounted is locked here: it can't be unmounted.
+            let bundle = Bundle::new(t)
+                .in_user_namespace(100_000)
+                .probe(&["fresh-proc"]);
+            let args = ["run", "--no-pivot", "-b", text(&bundle.path), &bundle.id];
+            let answer = t.call(&args).answer();
+            assert_eq!(answer, json!({ "mount": EPERM }));
         },
     ),
     Case::kernel(
@@ -136,7 +149,7 @@ pub(crate) const CASES: &[Case] = &[
                 .without_namespace("pid")
                 .probe(&["runaways", "3", ";", "pause"]);
             let go = bundle.rootfs().join("data/go");
-            for round in 0..t.rounds(100, 3) {
+            for round in 0..t.rounds(1000, 3) {
                 fs::write(&go, "").expect("write");
                 let _ended = Ending(&go);
                 let container = t.start(&bundle);
@@ -236,6 +249,26 @@ fn pid_file(t: &Test) {
     assert_eq!(pid, container.pid().to_string());
 }
 
+/// A parameter of the machine's, set for as long as the case runs.
+struct Parameter {
+    path: &'static str,
+    before: String,
+}
+
+impl Parameter {
+    fn set(path: &'static str, value: &str) -> Parameter {
+        let before = fs::read_to_string(path).expect("read");
+        fs::write(path, value).expect("write");
+        Parameter { path, before }
+    }
+}
+
+impl Drop for Parameter {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path, &self.before);
+    }
+}
+
 /// Processes that look for this file end.
 struct Ending<'a>(&'a Path);
 
@@ -276,6 +309,65 @@ fn watched(t: &Test, bundle: Bundle, programs: &[&str], forbidden: &[&str]) {
         }
     }
 }
+
+/// CVE-2019-5736: a process of the container keeps the program of the one that
+/// waits for its start, lets it go on, and opens what it kept for writing. Once as
+/// PID 1, with an end of its own; and by each way that makes the kernel execute
+/// `/proc/self/exe`, in the pid namespace of a pod, since nobody outlives PID 1.
+fn first_process(t: &Test) {
+    let traces = |bundle: Bundle| {
+        bundle.with(|config| {
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
+            }
+        })
+    };
+    // Executed by `create` alone, so that nobody does once that has ended.
+    let copy = t.directory.join("runtime");
+    fs::copy(&t.runtime, &copy).expect("copy");
+    let whole = fs::read(&copy).expect("read");
+    let pod = t.start(&Bundle::new(t).probe(&["pause"]));
+    let namespace = format!("/proc/{}/ns/pid", pod.pid());
+    let ways = WAYS.iter().map(|way| Some(*way));
+    for way in std::iter::once(None).chain(ways) {
+        let bundle = traces(with_ways(Bundle::new(t)));
+        let bundle = match way {
+            None => bundle.probe(&["pause"]),
+            Some(way) => bundle.args(&[way]).with(|config| {
+                let all = config["linux"]["namespaces"].as_array_mut();
+                for one in all.expect("namespaces") {
+                    if one["type"] == "pid" {
+                        one["path"] = json!(namespace);
+                    }
+                }
+            }),
+        };
+        let mut command = Command::new(&copy);
+        command.arg("--root").arg(&t.root);
+        command.args(["create", "-b", text(&bundle.path), &bundle.id]);
+        t.spawn(&mut command).wait().ok();
+        let container = t.adopt(&bundle.id);
+        let mut keeper =
+            t.spawn(&mut t.command(&["exec", &bundle.id, "/bin/probe", "keep-programs"]));
+        keeper.wait_for("kept");
+        // It may fail: not every way is one to execute our program.
+        let _ = container.start();
+        // ETXTBSY for as long as it is executed: what comes then is the answer.
+        keeper.wait_for("\"written\"");
+        let answer = keeper.stdout();
+        let refused = REFUSALS.map(|errno| json!({ "written": errno }).to_string());
+        assert!(
+            refused.iter().any(|line| answer.contains(line)),
+            "{way:?}: {answer}"
+        );
+        t.call(&["delete", "--force", &bundle.id]).ok();
+        keeper.wait();
+    }
+    assert!(fs::read(&copy).expect("read") == whole, "it changed");
+}
+
+/// A sealed program is on a mount that is read-only, or a memfd (EPERM).
+const REFUSALS: [i32; 2] = [30, 1];
 
 /// How a command ended. Who tries to write a file keeps others from executing it
 /// for a moment, also where he is refused (docs/attacks.md, "What is not shut").

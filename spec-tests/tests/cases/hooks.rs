@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use spec_tests::runtime::{text, wait_until};
+use spec_tests::sys::{Before, before};
 use spec_tests::{Bundle, Case};
 
 const MOMENTS: [&str; 6] = [
@@ -294,16 +295,33 @@ pub(crate) const CASES: &[Case] = &[
     })
     .except(&[("runc", "1.1.5 hands its own SIGPIPE on to the container")]),
     Case::kernel("a hook inherits stdio and no other descriptor", |t| {
-        let file = t.directory.join("fds");
-        let script = format!("exec > {}; ls /proc/$$/fd", text(&file));
-        t.run(
-            &Bundle::new(t)
+        let inside = json!({ "path": "/bin/probe", "args": ["probe", "stdio-only"] });
+        // Not what the runtime was given for nothing, nor what the container keeps.
+        for (number, preserved) in [(7, "0"), (3, "1")] {
+            let file = t.directory.join("fds");
+            let list = format!("exec >> {}; ls /proc/$$/fd; echo end", text(&file));
+            // Its /proc is not of its pid namespace.
+            let probe = format!(
+                "exec >> {}; for n in 0 1 2 3 4 5 6 7 8 9; do (: <&$n) 2>/dev/null && echo $n; done; echo end",
+                text(&file)
+            );
+            let bundle = Bundle::new(t)
                 .probe(&["true"])
-                .shell_hook("createRuntime", &script),
-        )
-        .ok();
-        let open = fs::read_to_string(&file).expect("read");
-        assert_eq!(open.lines().collect::<Vec<_>>(), ["0", "1", "2"]);
+                .shell_hook("prestart", &list)
+                .shell_hook("createRuntime", &list)
+                .shell_hook("createContainer", &probe)
+                .shell_hook("poststart", &list)
+                .shell_hook("poststop", &list)
+                .hook("startContainer", inside.clone());
+            let host = fs::File::open(&t.directory).expect("open");
+            let args = ["run", "--preserve-fds", preserved, "-b", text(&bundle.path), &bundle.id];
+            let mut command = t.command(&args);
+            before(&mut command, Before::Descriptor(host.into(), number));
+            t.spawn(&mut command).wait().ok();
+            let open = fs::read_to_string(&file).expect("read");
+            assert_eq!(open, "0\n1\n2\nend\n".repeat(5), "{number}");
+            fs::remove_file(&file).expect("remove");
+        }
     }),
     Case::runc("a hook sees the cgroup of the container in place", |t| {
         let file = t.directory.join("cgroup");

@@ -181,24 +181,11 @@ pub(crate) const CASES: &[Case] = &[
         "a working directory by /proc/self/fd/N never reaches the host",
         |t| {
             // CVE-2024-21626.
-            for number in 3..14 {
+            for number in 3..64 {
                 let cwd = format!("/proc/self/fd/{number}");
                 let bundle = Bundle::new(t).with(|config| config["process"]["cwd"] = json!(cwd));
-                let outcome = t.run(&bundle);
-                for report in outcome.answers() {
-                    assert!(
-                        !report["cwd"].to_string().contains("unreachable"),
-                        "{}",
-                        report["cwd"]
-                    );
-                    assert!(
-                        report["cwd"]
-                            .as_str()
-                            .is_some_and(|cwd| cwd.starts_with("/proc")),
-                        "{}",
-                        report["cwd"]
-                    );
-                }
+                let outcome = t.run(&bundle).fails(1, &[&cwd]);
+                assert_eq!(outcome.stdout, "", "it ran");
             }
         },
     ),

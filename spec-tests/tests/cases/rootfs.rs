@@ -222,25 +222,47 @@ pub(crate) const CASES: &[Case] = &[
     }),
     Case::kernel("/proc or /sys that is a symlink is refused", |t| {
         // CVE-2019-19921, CVE-2023-27561.
-        let bundle = Bundle::new(t).probe(&["true"]);
-        fs::remove_dir(bundle.rootfs().join("proc")).expect("rmdir");
-        std::os::unix::fs::symlink("/data", bundle.rootfs().join("proc")).expect("symlink");
-        t.run(&bundle).fails(1, &["proc"]);
-    }),
-    Case::kernel("a mount over a part of /proc that is not on the list is refused", |t| {
-        for target in ["/proc/self/attr", "/proc/sys/kernel", "/proc/1"] {
-            let bundle = shared(t, target, &["bind"]).probe(&["true"]);
-            t.run(&bundle).fails(1, &[target]);
-            fs::remove_dir_all(t.directory.join("shared")).expect("rmdir");
+        for name in ["proc", "sys"] {
+            let bundle = Bundle::new(t).probe(&["true"]);
+            fs::remove_dir(bundle.rootfs().join(name)).expect("rmdir");
+            std::os::unix::fs::symlink("/data", bundle.rootfs().join(name)).expect("symlink");
+            t.run(&bundle).fails(1, &[name, "must be mounted on ordinary directory"]);
         }
     }),
-    Case::runc("a mount over /proc/meminfo is allowed", |t| {
-        let source = t.directory.join("meminfo");
-        fs::write(&source, "faked").expect("write");
-        let bundle = Bundle::new(t)
-            .mount("/proc/meminfo", "bind", text(&source), &["bind"])
-            .probe(&["read", "/proc/meminfo"]);
-        assert_eq!(t.run(&bundle).answer(), json!({ "text": "faked" }));
+    Case::kernel("a mount over a part of /proc that is not on the list is refused", |t| {
+        let file = t.directory.join("file");
+        fs::write(&file, "faked").expect("write");
+        for target in [
+            "/proc/self/attr", "/proc/sys/kernel", "/proc/1", "/proc/sys", "/proc/net", "/proc/self",
+            "/proc/thread-self", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/kcore",
+            // One letter, one part or one place away from what may be covered.
+            "/proc/cpuinf", "/proc/cpuinfos", "/proc/Cpuinfo", "/proc/meminfo/x", "/proc/stat/..//version",
+            "/proc/1/stat", "/proc/self/stat", "/proc/self/meminfo", "/proc/loadavg/../1/stat",
+            "/proc/net/dev", "/proc/uptime ", "/proc/swap", "/proc/sys/kernel/ns_last_pi",
+            "/proc/sys/kernel", "/proc/sys/crypto", "/proc/kernel/ns_last_pid", "/proc/sys/ns_last_pid",
+            // The same place by other words.
+            "//proc///version", "/./proc/./version", "/data/../proc/version", "/../proc/version",
+        ] {
+            let bundle = Bundle::new(t).mount(target, "bind", text(&file), &["bind"]).probe(&["true"]);
+            t.run(&bundle).fails(1, &["cannot be mounted because it is inside /proc"]);
+        }
+    }),
+    Case::kernel("a mount over each file of the list is allowed", |t| {
+        let file = t.directory.join("file");
+        fs::write(&file, "faked").expect("write");
+        let mut tried = 0;
+        for target in PROC_FILES {
+            // Not every kernel has each.
+            if !std::path::Path::new(target).exists() {
+                continue;
+            }
+            tried += 1;
+            let bundle = Bundle::new(t)
+                .mount(target, "bind", text(&file), &["bind"])
+                .probe(&["read", target]);
+            assert_eq!(t.run(&bundle).answer(), json!({ "text": "faked" }), "{target}");
+        }
+        assert!(tried > 7, "{tried}");
     }),
     Case::runc("nothing propagates to the host with rprivate and rslave", |t| {
         for propagation in ["rprivate", "private", "rslave", "slave"] {
@@ -468,30 +490,37 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(answers[1], json!({ "text": "untouched" }));
         }
     }),
-    Case::kernel("the program can't write its own runtime", |t| {
-        // CVE-2019-5736: /proc/self/exe of the runtime is never writable.
-        let bundle = Bundle::new(t).args(&["/data/self"]);
-        std::os::unix::fs::symlink("/proc/self/exe", bundle.rootfs().join("data/self")).expect("symlink");
-        let before = fs::metadata(&t.runtime).expect("stat").modified().expect("time");
-        let _ = t.run(&bundle);
-        assert_eq!(fs::metadata(&t.runtime).expect("stat").modified().expect("time"), before);
-    }),
     Case::runc("the cgroup mount shows the container's cgroup, read-only", |t| {
         let bundle = Bundle::new(t)
             .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
-            .probe(&["report", ";", "read", "/sys/fs/cgroup/pids/cgroup.procs", ";", "mkdir", "/sys/fs/cgroup/pids/x", ";", "read", "/sys/fs/cgroup/cgroup.procs"]);
+            .probe(&["report", ";", "read", "/sys/fs/cgroup/pids/cgroup.procs", ";", "mkdir", "/sys/fs/cgroup/pids/x"]);
         let answers = t.run(&bundle).ok().answers();
-        let procs = if t.view == "v2" { &answers[3] } else { &answers[1] };
-        assert_eq!(procs, &json!({ "text": "1\n" }));
-        if t.view == "v2" {
-            assert_eq!(mount(&answers[0], "/sys/fs/cgroup")["type"], "cgroup2");
-        } else {
-            assert_eq!(mount(&answers[0], "/sys/fs/cgroup")["type"], "tmpfs");
-            assert_eq!(mount(&answers[0], "/sys/fs/cgroup/memory")["type"], "cgroup");
-            assert_eq!(answers[2], json!({ "errno": READ_ONLY }));
-        }
+        assert_eq!(answers[1], json!({ "text": "1\n" }));
+        assert_eq!(mount(&answers[0], "/sys/fs/cgroup")["type"], "tmpfs");
+        assert_eq!(mount(&answers[0], "/sys/fs/cgroup/memory")["type"], "cgroup");
+        assert_eq!(answers[2], json!({ "errno": READ_ONLY }));
     })
     .needs(Needs::V1),
+    Case::runc("the cgroup2 mount is read-only, with a cgroup namespace and without", |t| {
+        for namespace in [true, false] {
+            let bundle = Bundle::new(t)
+                .mount("/sys/fs/cgroup", "cgroup2", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
+                .probe(&["report", ";", "mkdir", "/sys/fs/cgroup/hole", ";", "write", "/sys/fs/cgroup/cgroup.procs", "1"])
+                .with(|config| {
+                    if namespace {
+                        push(&mut config["linux"]["namespaces"], json!({ "type": "cgroup" }));
+                    }
+                });
+            let answers = t.run(&bundle).ok().answers();
+            let top = mount(&answers[0], "/sys/fs/cgroup");
+            assert_eq!(top["type"], "cgroup2");
+            assert!(top["options"].as_array().expect("options").contains(&json!("ro")), "{top}");
+            for answer in &answers[1..] {
+                assert_eq!(answer, &json!({ "errno": READ_ONLY }));
+            }
+        }
+    })
+    .needs(Needs::V2),
     Case::runc("the cgroup mount in a cgroup namespace shows its root", |t| {
         let bundle = Bundle::new(t)
             .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
@@ -522,6 +551,20 @@ pub(crate) const CASES: &[Case] = &[
         t.run(&bundle).fails(1, &["/data/file"]);
 
     }),
+];
+
+/// The files of /proc that may be covered (runc's checkProcMount).
+const PROC_FILES: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
 ];
 
 /// The same with a user namespace that maps every id to itself.

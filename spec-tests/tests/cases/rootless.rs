@@ -3,7 +3,7 @@
 //! without cgroups or in one that was delegated to him.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -128,6 +128,27 @@ pub(crate) const CASES: &[Case] = &[
         t.run(&bundle).fails(1, &["newuidmap", "uid range"]);
         gone(t, &bundle);
     }),
+    Case::kernel(
+        "a newuidmap that comes first in PATH is not executed",
+        |t| {
+            let t = &t.as_user(&range());
+            let (folder, told) = (t.directory.join("first"), t.directory.join("told"));
+            fs::create_dir(&folder).expect("mkdir");
+            for name in ["newuidmap", "newgidmap"] {
+                let path = folder.join(name);
+                let script = format!("#!/bin/sh\necho $0 >>{}\n", text(&told));
+                fs::write(&path, script).expect("write");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+            }
+            let bundle = Bundle::new(t).rootless_range();
+            let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
+            command.env("PATH", format!("{}:/usr/bin:/bin", text(&folder)));
+            let report = t.spawn(&mut command).wait().answer();
+            assert_eq!(map(&report["uid_map"]).len(), 2);
+            assert!(!told.exists(), "{:?}", fs::read_to_string(&told));
+        },
+    )
+    .except(&[("runc", "looks for it in PATH")]),
     Case::kernel("without newuidmap ranges are refused", |t| {
         let nothing = t.directory.join("nothing");
         fs::write(&nothing, "").expect("a file");

@@ -12,6 +12,8 @@ use spec_tests::{Bundle, Case, Test};
 const READ_ONLY_FILE_SYSTEM: i32 = 30;
 const TEXT_BUSY: i32 = 26;
 const PERMISSION: i32 = 1;
+/// `TMPFS_MAGIC`.
+const TMPFS: &str = "1021994";
 
 pub(crate) const CASES: &[Case] = &[
     Case::kernel(
@@ -106,23 +108,6 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(text(&cwd), "/");
     }),
     Case::kernel(
-        "a program that is `#!/proc/self/exe` never runs the runtime again",
-        |t| {
-            use std::os::unix::fs::PermissionsExt;
-            let bundle = Bundle::new(t)
-                .file("data/script", "#!/proc/self/exe\n")
-                .args(&["/data/script"]);
-            let path = bundle.rootfs().join("data/script");
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
-            let before = fs::read(&t.runtime).expect("the runtime");
-            let _ = t.run(&bundle);
-            assert!(
-                fs::read(&t.runtime).expect("the runtime") == before,
-                "it changed"
-            );
-        },
-    ),
-    Case::kernel(
         "a state file that is broken is an error, and delete --force cleans it",
         |t| {
             let bundle = Bundle::new(t).probe(&["exit", "0"]);
@@ -150,35 +135,63 @@ pub(crate) const CASES: &[Case] = &[
         |t| {
             let victim = t.directory.join("victim");
             fs::create_dir(&victim).expect("mkdir");
-            let bundle = Bundle::new(t).probe(&["true"]).with(|config| {
+            let behind = format!("{}/dev", text(&victim));
+            let bundle = Bundle::new(t).probe(&["stat", &behind]).with(|config| {
             config["linux"]["devices"] =
                 json!([{ "path": "/data/out/dev", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 }]);
         });
             std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
-            let _ = t.run(&bundle);
+            let answer = t.run(&bundle).answer();
+            assert_eq!(
+                (&answer["type"], &answer["device"]),
+                (&json!("char"), &json!("1:3"))
+            );
             assert_eq!(fs::read_dir(&victim).expect("readdir").count(), 0);
         },
     ),
-    Case::kernel("a masked path never follows a link out of the root", |t| {
+    Case::runc("a masked path never follows a link out of the root", |t| {
+        // The link says where the host's file is, and where one of the image's is.
         let victim = t.directory.join("victim");
-        fs::write(&victim, "whole").expect("write");
+        fs::write(&victim, "the host's").expect("write");
+        let inside = text(&victim).trim_start_matches('/').to_owned();
+        let words = ["read", text(&victim), ";", "read", "/data/out"];
         let bundle = Bundle::new(t)
-            .probe(&["true"])
+            .file(&inside, "the image's")
+            .probe(&["pause"])
             .with(|config| config["linux"]["maskedPaths"] = json!(["/data/out"]));
         std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
-        let _ = t.run(&bundle);
-        assert_eq!(fs::read_to_string(&victim).expect("read"), "whole");
+        let container = t.start(&bundle);
+        let answers = container.probe(&[], &words).ok().answers();
+        assert_eq!(answers, [json!({ "text": "" }), json!({ "text": "" })]);
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "the host's");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        assert!(!mounts.contains(text(&victim)), "{mounts}");
     }),
+    Case::kernel(
+        "a masked path never follows a magic link of a procfs",
+        |t| {
+            let bundle = Bundle::new(t)
+                .file("data/secret", "secret")
+                .probe(&["read", "/data/secret"])
+                .with(|config| config["linux"]["maskedPaths"] = json!(["/data/out"]));
+            let out = bundle.rootfs().join("data/out");
+            std::os::unix::fs::symlink("/proc/self/root/data/secret", out).expect("symlink");
+            t.run(&bundle).fails(1, &["/data/out"]);
+        },
+    )
+    .except(&[("runc", "follows any link, having entered the root")]),
     Case::kernel(
         "a working directory by a link is made inside the root",
         |t| {
             let victim = t.directory.join("victim");
             fs::create_dir(&victim).expect("mkdir");
-            let bundle = Bundle::new(t)
-                .probe(&["true"])
-                .with(|config| config["process"]["cwd"] = json!("/data/out/new"));
+            let bundle =
+                Bundle::new(t).with(|config| config["process"]["cwd"] = json!("/data/out/new"));
+            fs::create_dir_all(bundle.rootfs().join(text(&victim).trim_start_matches('/')))
+                .expect("mkdir");
             std::os::unix::fs::symlink(&victim, bundle.rootfs().join("data/out")).expect("symlink");
-            let _ = t.run(&bundle);
+            let report = t.run(&bundle).answer();
+            assert_eq!(report["cwd"], json!(format!("{}/new", text(&victim))));
             assert_eq!(fs::read_dir(&victim).expect("readdir").count(), 0);
         },
     ),
@@ -188,11 +201,25 @@ pub(crate) const CASES: &[Case] = &[
             let secret = t.directory.join("secret");
             fs::create_dir(&secret).expect("mkdir");
             fs::write(secret.join("key"), "of the host").expect("write");
+            let inside = text(&secret).trim_start_matches('/').to_owned();
             let bundle = Bundle::new(t)
+                .file(&format!("{inside}/own"), "of the image")
                 .mount("/data/out", "tmpfs", "tmpfs", &["tmpcopyup"])
-                .probe(&["list", "/data/out", ";", "read", "/data/out/key"]);
+                .probe(&[
+                    "list",
+                    "/data/out",
+                    ";",
+                    "read",
+                    "/data/out/own",
+                    ";",
+                    "statfs",
+                    "/data/out",
+                ]);
             std::os::unix::fs::symlink(&secret, bundle.rootfs().join("data/out")).expect("symlink");
-            assert!(!t.run(&bundle).stdout.contains("of the host"));
+            let answers = t.run(&bundle).ok().answers();
+            assert_eq!(answers[0], json!({ "names": ["own"] }));
+            assert_eq!(answers[1], json!({ "text": "of the image" }));
+            assert_eq!(answers[2]["magic"], TMPFS);
         },
     ),
     Case::kernel("state files are not readable by others", |t| {

@@ -11,6 +11,7 @@ use spec_tests::shim::task::{GONE, Wish};
 use spec_tests::shim::{Containerd, Generation, SOCKETS, Streams, Task};
 use spec_tests::{Bundle, Case, Test, sys};
 
+const GO_SHIM: &str = "containerd-shim-runc-v2";
 const OLD_SHIM: &str = "the Go shim of 1.6 knows no bootstrap parameters";
 
 /// The cases.
@@ -53,6 +54,8 @@ pub(crate) const CASES: &[Case] = &[
         "the socket is 0600 and its directory closed to others",
         modes,
     ),
+    Case::kernel("what is logged is for its owner alone", log_modes)
+        .except(&[(GO_SHIM, "its runtime's log is 0644 by the umask")]),
     Case::go("another user is refused", other_user),
     Case::go(
         "the shim is a daemon of its own group, a bit more killable",
@@ -275,6 +278,18 @@ fn modes(test: &Test) {
     };
     assert_eq!(directory, expected, "{directory:o}");
     assert!(task.shim.socket.to_str().expect("text").len() <= 106);
+    task.end_all();
+}
+
+/// Also where the umask hides nothing.
+fn log_modes(test: &Test) {
+    let before = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let containerd = Containerd::new(test, Generation::V1_6);
+    let bundle = Bundle::new(test).args(&["/bin/sleep"]);
+    let task = Task::run(&containerd, bundle, Streams::none());
+    let _ours = nix::sys::stat::umask(before);
+    let log = fs::metadata(task.bundle.path.join("log.json")).expect("log.json");
+    assert_eq!(log.permissions().mode() & 0o7777, 0o600);
     task.end_all();
 }
 

@@ -41,6 +41,11 @@ pub(crate) const CASES: &[Case] = &[
         "a reader that goes is replaced, nothing is lost meanwhile",
         new_reader,
     ),
+    Case::kernel(
+        "an exec whose child holds the output: exit and delete come within 10 s",
+        held_output,
+    )
+    .except(&[(GO, "CVE-2026-53495")]),
     Case::go("what was written last is there after the exit", last_words),
 ];
 
@@ -366,6 +371,39 @@ fn new_reader(test: &Test) {
     type_in(&mut stdin, "\n");
     assert_eq!(task.finish(), 0);
     assert_eq!(second.end(), "two\nthree\n");
+}
+
+/// CVE-2026-53495: a process in the background inherits the output of an exec.
+fn held_output(test: &Test) {
+    let containerd = one(test);
+    let bundle = Bundle::new(test).shell("true").args(&["/bin/sleep"]);
+    let task = Task::run(&containerd, bundle, Streams::none());
+    let streams = Streams::fifos(test, false);
+    let reader = streams.read();
+    let begin = Instant::now();
+    task.exec(
+        "x",
+        &["/bin/sh", "-c", "busybox sleep 1000 & echo out; exit 3"],
+        streams,
+    );
+    assert_eq!(containerd.events.exit(&task.id, "x"), 3);
+    let deleting: containerd_shim_protos::api::DeleteResponse = task
+        .shim
+        .send(
+            "Delete",
+            &containerd_shim_protos::api::DeleteRequest {
+                id: task.id.clone(),
+                exec_id: "x".to_owned(),
+                ..Default::default()
+            },
+        )
+        .within(Duration::from_secs(10).saturating_sub(begin.elapsed()))
+        .unwrap_or_else(|_| panic!("Delete takes longer than 10 s"))
+        .expect("delete");
+    assert_eq!(deleting.exit_status, 3);
+    reader.wait_for("out\n");
+    reader.quit();
+    task.end_all();
 }
 
 fn last_words(test: &Test) {
