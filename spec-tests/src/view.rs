@@ -9,6 +9,9 @@ use std::fs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::case::Test;
+use crate::leftovers;
+
 const TOP: &str = "/sys/fs/cgroup";
 const NONE: Option<&str> = None;
 
@@ -72,6 +75,54 @@ pub fn private(directories: &[&str]) {
         fs::create_dir_all(directory).expect("mkdir");
         let tmpfs = Some("tmpfs");
         mount(tmpfs, *directory, tmpfs, MsFlags::empty(), Some("mode=711")).expect("tmpfs");
+    }
+}
+
+/// The controllers net_cls and net_prio, which hardly a machine mounts, in a mount
+/// namespace of the case. Dropped, the machine is without them again: their hierarchy
+/// would stay for as long as a cgroup is in it.
+#[derive(Debug)]
+pub struct NetworkControllers {
+    prefix: String,
+}
+
+const NETWORK: &str = "/sys/fs/cgroup/net_cls,net_prio";
+
+impl NetworkControllers {
+    /// Mounts them beside the others, where runtimes look.
+    ///
+    /// # Panics
+    /// When the kernel has them and does not let them be mounted.
+    pub fn mount(test: &Test) -> NetworkControllers {
+        if test.view != "v1" {
+            test.does_not_apply("only the directory of the view v1 is the tests' own");
+        }
+        let controllers = fs::read_to_string("/proc/cgroups").expect("/proc/cgroups");
+        if !controllers.contains("net_prio") {
+            test.does_not_apply("the kernel has no net_prio");
+        }
+        let prefix = test.prefix.clone();
+        // Of a machine that mounts them, the view has them.
+        if test.hierarchy("net_prio").is_none() {
+            unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("private");
+            fs::create_dir_all(NETWORK).expect("mkdir");
+            let (cgroup, options) = (Some("cgroup"), Some("net_cls,net_prio"));
+            mount(cgroup, NETWORK, cgroup, MsFlags::empty(), options).expect("net_cls,net_prio");
+        }
+        NetworkControllers { prefix }
+    }
+}
+
+impl Drop for NetworkControllers {
+    fn drop(&mut self) {
+        let left = leftovers::cgroups(&self.prefix);
+        let _ = umount2(NETWORK, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(NETWORK);
+        assert!(
+            left.is_empty() || std::thread::panicking(),
+            "left behind: {left:?}"
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use spec_tests::runtime::text;
+use spec_tests::view::NetworkControllers;
 use spec_tests::{Bundle, Case, Container, Needs, Outcome, Test};
 
 /// What a v1 file of bytes holds for "no limit": the last whole page.
@@ -57,6 +58,34 @@ pub(crate) const CASES: &[Case] = &[
             let container = t.create(&plain);
             assert_ne!(t.knob("cpuset", &container.id, "cpuset.cpus"), "");
             assert_ne!(t.knob("cpuset", &container.id, "cpuset.mems"), "");
+        },
+    )
+    .needs(Needs::V1),
+    Case::runc(
+        "the class and the priorities of the network are those of the container's cgroup",
+        |t| {
+            let _mounted = NetworkControllers::mount(t);
+            let network =
+                json!({ "classID": 0x10_0001, "priorities": [{ "name": "lo", "priority": 5 }] });
+            let bundle = limited(t, json!({ "network": network }));
+            let container = t.start(&bundle);
+            let priorities = t.knob("net_prio", &container.id, "net_prio.ifpriomap");
+            assert!(
+                priorities.lines().any(|line| line == "lo 5"),
+                "{priorities}"
+            );
+            let class = t.knob("net_cls", &container.id, "net_cls.classid");
+            assert_eq!(class, 0x10_0001.to_string());
+            let pid = container.pid().to_string();
+            assert_eq!(t.knob("net_cls", &container.id, "cgroup.procs"), pid);
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroup");
+            let own = format!(":net_cls,net_prio:/{}", container.id);
+            assert!(
+                cgroups.lines().any(|line| line.ends_with(&own)),
+                "{cgroups}"
+            );
+            t.call(&["delete", "--force", &container.id]).ok();
+            assert!(!t.cgroup("net_cls", &container.id).exists());
         },
     )
     .needs(Needs::V1),

@@ -8,6 +8,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 use spec_tests::bundle::push;
 use spec_tests::runtime::text;
+use spec_tests::view::NetworkControllers;
 use spec_tests::{Bundle, Case, Needs, Test};
 
 use crate::attempt::{create, refused};
@@ -190,6 +191,91 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .needs(Needs::Limits),
+    Case::clause(
+        &[
+            "config-linux/cpu-quota-burst",
+            "config-linux/cpu-burst-quota",
+        ],
+        "a burst that is larger than the quota is refused, one as large is not",
+        |t| {
+            let cpu = |burst: u64| {
+                let cpu = json!({ "quota": 20_000, "period": 100_000, "burst": burst });
+                Bundle::new(t).with(|config| config["linux"]["resources"]["cpu"] = cpu)
+            };
+            refused(t, &cpu(20_001));
+            let container = t.create(&cpu(20_000));
+            let (controller, file) = match t.view.as_str() {
+                "v2" => ("", "cpu.max.burst"),
+                _ => ("cpu", "cpu.cfs_burst_us"),
+            };
+            assert_eq!(t.knob(controller, &container.id, file), "20000");
+        },
+    )
+    .needs(Needs::Limits)
+    .except(&[
+        ("runc", "1.1.5 does not know the burst field"),
+        ("crun", "1.8.1 passes over the burst"),
+    ]),
+    Case::clause(
+        &[
+            "config-linux/blkio-bps-number",
+            "config-linux/blkio-iops-number",
+        ],
+        "a throttle without the number of its disk is refused",
+        |t| {
+            for field in ["throttleReadBpsDevice", "throttleReadIOPSDevice"] {
+                for number in ["major", "minor"] {
+                    let mut one = json!({ "major": 250, "minor": 250, "rate": 1000 });
+                    one.as_object_mut().expect("an object").remove(number);
+                    let io = json!({ field: [one] });
+                    let bundle =
+                        Bundle::new(t).with(|config| config["linux"]["resources"]["blockIO"] = io);
+                    refused(t, &bundle);
+                }
+            }
+        },
+    )
+    .needs(Needs::Limits)
+    .except(&[("crun", "1.8.1 refuses it, and leaves the cgroup behind")]),
+    Case::clause(
+        &["config-linux/blkio-weight-number"],
+        "a weight without the number of its disk is refused",
+        |t| {
+            for number in ["major", "minor"] {
+                let mut one = json!({ "major": 250, "minor": 250, "weight": 100 });
+                one.as_object_mut().expect("an object").remove(number);
+                let io = json!({ "weightDevice": [one] });
+                let bundle =
+                    Bundle::new(t).with(|config| config["linux"]["resources"]["blockIO"] = io);
+                refused(t, &bundle);
+            }
+        },
+    )
+    .needs(Needs::Limits)
+    .except(&[("crun", "1.8.1 refuses it, and leaves the cgroup behind")]),
+    Case::clause(
+        &["config-linux/network-priority-name"],
+        "a network priority without the name of its device is refused",
+        |t| {
+            let _mounted = NetworkControllers::mount(t);
+            let network = |name: serde_json::Value| {
+                let mut one = json!({ "priority": 5, "name": name });
+                if one["name"].is_null() {
+                    one.as_object_mut().expect("an object").remove("name");
+                }
+                let network = json!({ "classID": 1_048_577, "priorities": [one] });
+                Bundle::new(t).with(|config| config["linux"]["resources"]["network"] = network)
+            };
+            refused(t, &network(json!(null)));
+            // One that has it is taken.
+            drop(t.create(&network(json!("lo"))));
+        },
+    )
+    .needs(Needs::V1)
+    .except(&[(
+        "crun",
+        "1.8.1 looks for each controller in a directory of its name",
+    )]),
     Case::clause(
         &["config-linux/unified-unknown"],
         "a unified key that the runtime does not know is written",

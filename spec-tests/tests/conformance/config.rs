@@ -40,6 +40,16 @@ macro_rules! invalid {
 }
 pub(crate) use invalid;
 
+/// Of who leaves out an id. Engines don't: specs-go writes 0, too.
+const USER: &[(&str, &str)] = &[
+    (
+        "rrun",
+        "as runc, what is missing is 0: hand-made bundles are like that",
+    ),
+    ("runc", "1.1.5 takes what is missing for 0"),
+    ("crun", "takes what is missing for 0"),
+];
+
 pub(crate) const CASES: &[Case] = &[
     invalid!(
         &["config/ociVersion-semver", "config/invalid-error"],
@@ -47,6 +57,13 @@ pub(crate) const CASES: &[Case] = &[
         |config| config["ociVersion"] = json!("banana")
     )
     .except(&[("runc", "1.1.5 does not look at the version")]),
+    without!("config/ociVersion-required", "/ociVersion").except(&[
+        (
+            "rrun",
+            "as runc: hand-made bundles without one are started everywhere",
+        ),
+        ("runc", "1.1.5 does not look at the version"),
+    ]),
     Case::clause(
         &["config/root-required"],
         "a config without root is refused",
@@ -105,6 +122,8 @@ pub(crate) const CASES: &[Case] = &[
             assert_eq!(report["tty"]["window"], Value::Null);
         },
     ),
+    without!("config/user-uid-required", "/process/user/uid").except(USER),
+    without!("config/user-gid-required", "/process/user/gid").except(USER),
     without!("config/cwd-required", "/process/cwd"),
     invalid!(
         &["config/cwd-absolute", "config/invalid-error"],
@@ -260,6 +279,19 @@ pub(crate) const CASES: &[Case] = &[
         "an annotation whose value is a number",
         |config| config["annotations"] = json!({ "key": 1 })
     ),
+    invalid!(
+        &["config/annotations-keys-empty"],
+        "an annotation without a name",
+        |config| config["annotations"] = json!({ "": "x" })
+    )
+    .except(&[
+        (
+            "rrun",
+            "as its peers: it means nothing, and bundles with one exist",
+        ),
+        ("runc", "1.1.5 does not look at the names"),
+        ("crun", "does not look at the names"),
+    ]),
     Case::clause(
         &["config/annotations-unknown"],
         "annotations that nobody knows are no error",

@@ -32,6 +32,14 @@ const NO_NETDEVICES: &[(&str, &str)] = &[
     ),
 ];
 
+const NO_TIME: &[(&str, &str)] = &[
+    ("runc", "1.1.5 does not know the time namespace"),
+    (
+        "crun",
+        "1.8.1 fails where there are no offsets: the connection is reset",
+    ),
+];
+
 /// A device that the container has without being asked.
 macro_rules! default_device {
     ($clause:literal, $name:literal, $number:literal) => {
@@ -93,6 +101,61 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     ),
+    Case::clause(
+        &["config-linux/namespace-path-join"],
+        "a time namespace by path is joined",
+        |t| {
+            let container = t.start(&with_namespace(Bundle::new(t), "time").probe(&["pause"]));
+            let path = format!("/proc/{}/ns/time", container.pid());
+            let theirs = fs::read_link(&path).expect("readlink");
+            let ours = t.run(&joined(t, &container, "time", "time")).answer();
+            assert_eq!(ours["namespaces"]["time"], text(&theirs));
+        },
+    )
+    .except(NO_TIME),
+    Case::clause(
+        &["config-linux/namespace-path-join"],
+        "a user namespace by path is joined",
+        |t| {
+            let container = t.start(&Bundle::new(t).in_user_namespace(100_000).probe(&["pause"]));
+            let path = format!("/proc/{}/ns/user", container.pid());
+            let theirs = fs::read_link(&path).expect("readlink");
+            // The same mappings beside the path: runc 1.1.5 can't do without.
+            let bundle = Bundle::new(t).in_user_namespace(100_000).with(|config| {
+                let all = config["linux"]["namespaces"]
+                    .as_array_mut()
+                    .expect("namespaces");
+                all.iter_mut()
+                    .find(|one| one["type"] == "user")
+                    .expect("user")["path"] = json!(path);
+            });
+            let ours = t.run(&bundle).answer();
+            assert_eq!(ours["namespaces"]["user"], text(&theirs));
+        },
+    ),
+    Case::clause(
+        &["config-linux/namespace-new"],
+        "a time namespace of the list is a new one",
+        |t| {
+            let all = t.run(&with_namespace(Bundle::new(t), "time")).answer();
+            assert_ne!(all["namespaces"]["time"], own_namespace("time"));
+        },
+    )
+    .except(NO_TIME),
+    Case::clause(
+        &["config-linux/namespace-duplicate"],
+        "a time or user namespace that is listed twice is refused",
+        |t| {
+            for kind in ["time", "user"] {
+                let bundle = match kind {
+                    "user" => Bundle::new(t).in_user_namespace(100_000),
+                    _ => with_namespace(Bundle::new(t), kind),
+                };
+                refused(t, &with_namespace(bundle, kind));
+            }
+        },
+    )
+    .except(&[("crun", "makes it once")]),
     Case::clause(
         &["config-linux/namespace-path-kind"],
         "a path of a namespace of another kind, or of none, is refused",
@@ -501,11 +564,12 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn with_cgroup_namespace(bundle: Bundle) -> Bundle {
+    with_namespace(bundle, "cgroup")
+}
+
+fn with_namespace(bundle: Bundle, kind: &str) -> Bundle {
     bundle.with(|config| {
-        push(
-            &mut config["linux"]["namespaces"],
-            json!({ "type": "cgroup" }),
-        );
+        push(&mut config["linux"]["namespaces"], json!({ "type": kind }));
     })
 }
 

@@ -81,6 +81,18 @@ pub(crate) const CASES: &[Case] = &[
         }
     )
     .except(&[("runc", "1.1.5 passes over the errno")]),
+    invalid!(
+        &["config-linux/seccomp-metadata-alone"],
+        "metadata for a listener without its path",
+        |config| {
+            rules(config);
+            config["linux"]["seccomp"]["listenerMetadata"] = json!("x");
+        }
+    )
+    .except(&[
+        ("runc", "1.1.5 passes over it"),
+        ("crun", "1.8.1 passes over it"),
+    ]),
     Case::clause(
         &[
             "config-linux/seccomp-one-state",
