@@ -24,6 +24,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result, one_line};
+use crate::sys::mutation::Defence;
 use crate::{sys, timestamp};
 
 /// How the log file is written.
@@ -79,7 +80,7 @@ impl Log {
                 let opened = OpenOptions::new()
                     .append(true)
                     .create(true)
-                    .mode(0o600)
+                    .mode([0o600, 0o644][usize::from(Defence::PrivateState.is_out())])
                     .open(path);
                 Some(sys::call(opened, || {
                     format!("open({path:?}, O_APPEND|O_CREAT)")

@@ -30,10 +30,7 @@ impl Bundle {
         }
         fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
         for name in ["bin/probe", "bin/true", "bin/sleep"] {
-            let target = rootfs.join(name);
-            fs::hard_link(&test.probe, &target)
-                .or_else(|_| fs::copy(&test.probe, &target).map(|_| ()))
-                .expect("the probe in the rootfs");
+            put_probe(test, &rootfs.join(name)).expect("the probe in the rootfs");
         }
         let config = default_config(&id);
         Bundle { path, id, config }.written()
@@ -171,6 +168,18 @@ impl Bundle {
         fs::write(self.path.join("config.json"), text).expect("config.json");
         self
     }
+}
+
+/// A link to the probe, or to the case's one copy of it where that is on another
+/// file system: /tmp may be memory, and some cases make many bundles.
+fn put_probe(test: &Test, target: &Path) -> std::io::Result<()> {
+    fs::hard_link(&test.probe, target).or_else(|_| {
+        let copy = test.directory.join(".probe");
+        if !copy.exists() {
+            fs::copy(&test.probe, &copy)?;
+        }
+        fs::hard_link(&copy, target)
+    })
 }
 
 /// Appends to an array that may not exist yet.

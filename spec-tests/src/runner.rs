@@ -465,8 +465,7 @@ impl Job {
     /// shown to be true by a case that fails.
     fn verdict(&self, code: i32, runtime: &str, setting: &Setting) -> Verdict {
         let text = fs::read(&self.output).unwrap_or_default();
-        let start = text.len().saturating_sub(4000);
-        let text = String::from_utf8_lossy(&text[start..]).into_owned();
+        let text = shortened(&text);
         let exception = match self.case.oracle {
             Oracle::Clause => self.case.exception(runtime, &setting.view),
             _ => None,
@@ -514,6 +513,17 @@ impl Job {
         let _ = fs::write(&self.output, "the case hangs");
         Some(1)
     }
+}
+
+/// The beginning of what a case wrote, which names the assertion, and its end.
+fn shortened(text: &[u8]) -> String {
+    const HALF: usize = 2000;
+    if text.len() <= 2 * HALF {
+        return String::from_utf8_lossy(text).into_owned();
+    }
+    let (head, tail) = (&text[..HALF], &text[text.len() - HALF..]);
+    let [head, tail] = [head, tail].map(String::from_utf8_lossy);
+    format!("{head}\n[...]\n{tail}")
 }
 
 impl Drop for Job {

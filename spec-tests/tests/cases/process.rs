@@ -181,9 +181,12 @@ pub(crate) const CASES: &[Case] = &[
         "a working directory by /proc/self/fd/N never reaches the host",
         |t| {
             // CVE-2024-21626.
+            let bundle = Bundle::new(t);
             for number in 3..64 {
                 let cwd = format!("/proc/self/fd/{number}");
-                let bundle = Bundle::new(t).with(|config| config["process"]["cwd"] = json!(cwd));
+                let bundle = bundle
+                    .clone()
+                    .with(|config| config["process"]["cwd"] = json!(cwd));
                 let outcome = t.run(&bundle).fails(1, &[&cwd]);
                 assert_eq!(outcome.stdout, "", "it ran");
             }

@@ -176,7 +176,13 @@ pub(crate) const CASES: &[Case] = &[
                 .with(|config| config["linux"]["maskedPaths"] = json!(["/data/out"]));
             let out = bundle.rootfs().join("data/out");
             std::os::unix::fs::symlink("/proc/self/root/data/secret", out).expect("symlink");
-            t.run(&bundle).fails(1, &["/data/out"]);
+            let outcome = t.run(&bundle);
+            if t.without.iter().any(|call| call == "openat2") {
+                // A walk by hand takes the link's text, which stays in the root.
+                assert_eq!(outcome.answer(), json!({ "text": "" }));
+            } else {
+                outcome.fails(1, &["/data/out"]);
+            }
         },
     )
     .except(&[("runc", "follows any link, having entered the root")]),
