@@ -233,7 +233,7 @@ pub(crate) const CASES: &[Case] = &[
         let file = t.directory.join("file");
         fs::write(&file, "faked").expect("write");
         for target in [
-            "/proc/self/attr", "/proc/sys/kernel", "/proc/1", "/proc/sys", "/proc/net", "/proc/self",
+            "/proc/version", "/proc/self/attr", "/proc/sys/kernel", "/proc/1", "/proc/sys", "/proc/net", "/proc/self",
             "/proc/thread-self", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/kcore",
             // One letter, one part or one place away from what may be covered.
             "/proc/cpuinf", "/proc/cpuinfos", "/proc/Cpuinfo", "/proc/meminfo/x", "/proc/stat/..//version",
