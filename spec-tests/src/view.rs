@@ -126,12 +126,23 @@ impl Drop for NetworkControllers {
     }
 }
 
-/// The v1 hierarchies of the machine: directory name and mount options.
+/// The v1 hierarchies of the machine: directory name and mount options. Those that are
+/// mounted here; another run may have one for a moment ([`NetworkControllers`]), which
+/// would stay for as long as this run.
 fn hierarchies() -> Vec<(String, String)> {
     let text = fs::read_to_string("/proc/self/cgroup").expect("/proc/self/cgroup");
     let controllers = text.lines().filter_map(|line| line.split(':').nth(1));
     let controllers = controllers.filter(|names| !names.is_empty());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let is_mounted = |names: &&str| {
+        mounts.lines().any(|line| {
+            let right = line.split_once(" - cgroup ").map_or("", |(_, right)| right);
+            let options: Vec<&str> = right.split([' ', ',']).collect();
+            !right.is_empty() && names.split(',').all(|name| options.contains(&name))
+        })
+    };
     controllers
+        .filter(is_mounted)
         .map(|names| match names.strip_prefix("name=") {
             Some(name) => (name.to_owned(), format!("none,{names}")),
             None => (names.to_owned(), names.to_owned()),
