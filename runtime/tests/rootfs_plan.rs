@@ -281,9 +281,9 @@ fn invalid_values_are_refused_with_their_json_path() {
             "mounts[0].source: is empty",
         ),
         (
-            "idmapped tmpfs",
+            "idmapped by no user namespace",
             mount(json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]})),
-            "mounts[0].uidMappings: only bind mounts can be idmapped",
+            "mounts[0].options: idmap without uidMappings needs a user namespace in linux.namespaces",
         ),
         (
             "half a mapping",

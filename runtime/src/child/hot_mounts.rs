@@ -74,7 +74,9 @@ fn add(
     user_namespace: bool,
 ) -> Result<OwnedFd> {
     match (&one.what, source) {
-        (What::Filesystem { fstype, source }, _) => mount::detached_only(root, one, fstype, source),
+        (What::Filesystem { fstype, source, .. }, _) => {
+            mount::detached_only(root, one, fstype, source)
+        }
         (What::Bind { .. }, Some(tree)) => {
             if let Some(missing) = mount::bind_tree(root, one, tree, user_namespace)? {
                 // No path in the container leads to the source.

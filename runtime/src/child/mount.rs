@@ -23,8 +23,8 @@ use crate::sys::mutation::Defence;
 /// The attributes that a bind mount takes from its options alone.
 const FREE: u64 = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
 
-/// Does one mount; `source` is the tree of a bind mount that the parent has
-/// opened.
+/// Does one mount; `source` is what the parent has opened for it: the tree of a
+/// bind mount, the user namespace that another one is idmapped by.
 ///
 /// # Errors
 /// Of the call that failed; the caller says which mount it was.
@@ -35,7 +35,11 @@ pub(super) fn perform(
     user_namespace: bool,
 ) -> Result<()> {
     match &mount.what {
-        What::Filesystem { fstype, source } => filesystem(root, mount, fstype, source),
+        What::Filesystem {
+            fstype,
+            source: name,
+            ..
+        } => filesystem(root, mount, fstype, name, source),
         What::Bind {
             source: path,
             recursive,
@@ -56,30 +60,64 @@ pub(super) fn perform(
     }
 }
 
-/// Mounts a filesystem of its own.
-fn filesystem(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<()> {
+/// Mounts a filesystem of its own, idmapped by the user namespace `ids`.
+fn filesystem(
+    root: &Root,
+    mount: &Mount,
+    fstype: &str,
+    source: &str,
+    ids: Option<OwnedFd>,
+) -> Result<()> {
+    if mount.options.superblock.0 & Superblock::REMOUNT != 0 {
+        return remount(root, mount, fstype, source);
+    }
     let (target, options) = filesystem_target(root, mount, fstype)?;
+    // What only a detached mount can carry.
+    let by_mount_call = || match &ids {
+        Some(_) => Err(refused(format!("mount(2) can't idmap ({options})"))),
+        None => by_mount_call(root, mount, &target, fstype, source, &options),
+    };
     if needs_mount_call(fstype, source, &options) {
-        return by_mount_call(root, mount, &target, fstype, source, &options);
+        return by_mount_call();
     }
     let tree = match detached(fstype, source, &options) {
         Ok(tree) => tree,
         // Until Linux 5.2.
-        Err(error) if error.errno() == Errno::ENOSYS => {
-            return by_mount_call(root, mount, &target, fstype, source, &options);
-        }
+        Err(error) if error.errno() == Errno::ENOSYS => return by_mount_call(),
         Err(error) => return Err(error.into()),
     };
     if options.copy_up {
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
     }
+    if let Some(ids) = &ids {
+        let mapped = Change {
+            user_namespace: Some(ids.as_fd()),
+            ..Change::default()
+        };
+        sys::mount::set_attributes(tree.as_fd(), &mapped)?;
+    }
     match sys::mount::attach(tree.as_fd(), target.fd.as_fd()) {
-        Err(error) if error.errno() == Errno::ENOSYS => {
-            return by_mount_call(root, mount, &target, fstype, source, &options);
-        }
+        Err(error) if error.errno() == Errno::ENOSYS => return by_mount_call(),
         attached => attached?,
     }
     Ok(dress(tree.as_fd(), &options, Place::Attached)?)
+}
+
+/// Gives the filesystem that is mounted at the destination other options. The
+/// kernel takes the root of a mount alone, and the descriptor is what it was
+/// found by: nothing can come in between.
+fn remount(root: &Root, mount: &Mount, fstype: &str, source: &str) -> Result<()> {
+    let destination = &mount.destination;
+    let target = if matches!(fstype, "proc" | "sysfs") {
+        root.find(destination, Links::Refuse)?
+    } else {
+        outside_procfs(root.find(destination, Links::Follow)?, destination)?
+    };
+    if root.is(target.as_fd())? {
+        return Err(refused("mounting into / is prohibited"));
+    }
+    call_mount(target.as_fd(), fstype, source, &mount.options)?;
+    Ok(dress(target.as_fd(), &mount.options, Place::Attached)?)
 }
 
 /// The target of a filesystem, and its options with what the target adds.
@@ -180,19 +218,8 @@ fn by_mount_call(
     source: &str,
     options: &Options,
 ) -> Result<()> {
-    let flags = MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes);
-    let data: Vec<String> = options.data.iter().map(data_word).collect();
-    let data = data.join(",");
     let before = Before::look()?;
-    sys::mount::mount(
-        Some(Path::new(source)),
-        &by_number(target.fd.as_fd()),
-        Some(fstype),
-        flags,
-        Some(&data)
-            .filter(|data| !data.is_empty())
-            .map(String::as_str),
-    )?;
+    call_mount(target.fd.as_fd(), fstype, source, options)?;
     let tree = root.find(&mount.destination, Links::Follow)?;
     let tree = before.check(tree, target.fd.as_fd())?;
     if options.copy_up {
@@ -200,6 +227,25 @@ fn by_mount_call(
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
     }
     Ok(dress(tree.as_fd(), options, Place::Attached)?)
+}
+
+/// mount(2) with all options.
+fn call_mount(
+    target: BorrowedFd<'_>,
+    fstype: &str,
+    source: &str,
+    options: &Options,
+) -> sys::Result<()> {
+    let flags = MsFlags::from_bits_retain(options.superblock.0) | mount_flags(options.attributes);
+    let data: Vec<String> = options.data.iter().map(data_word).collect();
+    let data = data.join(",");
+    sys::mount::mount(
+        Some(Path::new(source)),
+        &by_number(target),
+        Some(fstype),
+        flags,
+        Some(data.as_str()).filter(|data| !data.is_empty()),
+    )
 }
 
 /// `key=value` as mount(2) wants it: quoted where a comma would end it.
@@ -524,7 +570,7 @@ fn cgroup2(
     mask_if_missing: bool,
     user_namespace: bool,
 ) -> Result<()> {
-    let error = match filesystem(root, mount, "cgroup2", "cgroup") {
+    let error = match filesystem(root, mount, "cgroup2", "cgroup", None) {
         Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => error,
         done => return done,
     };
@@ -550,7 +596,7 @@ fn cgroup2(
                 options,
                 ..mount.clone()
             };
-            filesystem(root, &empty, "tmpfs", "tmpfs")
+            filesystem(root, &empty, "tmpfs", "tmpfs", None)
         }
         Err(other) => Err(error.and(&other)),
         Ok(()) => Ok(()),

@@ -3,7 +3,8 @@
 //! A container in a user namespace may have no access to the path of what it
 //! is given, and an idmapped mount needs the host's rights over the
 //! filesystem. So both are opened with these rights as detached trees, which the
-//! child only attaches; all others the child opens itself.
+//! child only attaches; all others the child opens itself. Another mount that it
+//! shall idmap gets the user namespace for that.
 //!
 //! They are opened in the child's mount namespace, not in the host's. There
 //! the kernel has locked what the host wants: a mount of a user namespace can't be
@@ -111,9 +112,15 @@ pub(super) fn open_private(one: &Mount) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// One tree; none where it is left to the child: the kernel lacks a call of
+/// One tree, or user namespace; none where it is left to the child: the kernel lacks a call of
 /// the mount API, or rrun (rootless) the right to it.
 fn open(one: &Mount) -> Result<Option<OwnedFd>> {
+    if let What::Filesystem {
+        idmap: Some(idmap), ..
+    } = &one.what
+    {
+        return user_namespace(&idmap.ids).map(Some);
+    }
     let idmapped = matches!(&one.what, What::Bind { idmap: Some(_), .. });
     match tree(one) {
         Err(error) if !idmapped && matches!(error.errno(), Some(Errno::ENOSYS | Errno::EPERM)) => {

@@ -153,5 +153,6 @@ fn filesystem(fstype: &str, source: &str) -> What {
     What::Filesystem {
         fstype: fstype.to_owned(),
         source: source.to_owned(),
+        idmap: None,
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 
+use super::annotations::Annotations;
 use super::cgroup_mounts::CgroupView;
 use super::mounts::{Mount, MountContext, What};
 use super::namespaces::Namespaces;
@@ -45,6 +46,10 @@ impl HotMounts {
                 let text = "copy-symlink is only for mounts of config.json";
                 return Err(written.error("options", text));
             }
+            if let What::Filesystem { idmap: Some(_), .. } = &mount.what {
+                let text = "only bind mounts can be idmapped in a container that runs";
+                return Err(written.error("uidMappings", text));
+            }
             if let What::Filesystem { fstype, .. } = &mount.what
                 && AT_CREATE.contains(&fstype.as_str())
             {
@@ -80,6 +85,8 @@ impl HotMounts {
     ) -> Result<Self> {
         let linux = spec.linux.clone().unwrap_or_default();
         let namespaces = Namespaces::plan(&linux)?;
+        // What is ignored of them `create` has told.
+        let annotations = Annotations::plan(&spec.annotations, &mut Vec::new())?;
         let flags = namespaces.flags();
         if !flags.contains(CloneFlags::CLONE_NEWNS) {
             let text = "the container has no mount namespace of its own";
@@ -101,7 +108,7 @@ impl HotMounts {
             no_pivot: false,
             rootless: false,
             cgroups: &CgroupView::default(),
-            label_option: "context",
+            label_option: annotations.label_option.unwrap_or("context"),
         };
         for (index, mount) in list.iter().enumerate() {
             let written = Written {
@@ -180,6 +187,18 @@ mod tests {
             error.to_string(),
             "the container has no mount namespace of its own"
         );
+    }
+
+    #[test]
+    fn the_label_is_carried_by_the_option_that_an_annotation_names() {
+        let spec = OWN.replace(
+            r#"{"linux":{"#,
+            r#"{"annotations":{"run.oci.mount_context_type":"fscontext"},"linux":{"mountLabel":"l","#,
+        );
+        let list = r#"[{"destination":"/a","type":"tmpfs"}]"#;
+        let planned = planned(&spec, list, true).unwrap();
+        let label = ("fscontext".to_owned(), Some("l".to_owned()));
+        assert_eq!(planned.add[0].options.data, [label]);
     }
 
     #[test]

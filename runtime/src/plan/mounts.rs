@@ -53,9 +53,9 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// The bind mounts whose sources the parent opens, with their places in
+    /// The mounts for which the parent opens something, with their places in
     /// [`ops`](Self::ops): in a user namespace the container may have no access to
-    /// their paths, and to idmap takes the host's rights over the filesystem.
+    /// the source of a bind, and to idmap takes the host's rights.
     pub fn sources(&self) -> impl Iterator<Item = (usize, &Mount)> {
         let mounts = self.ops.iter().enumerate().filter_map(|(at, op)| match op {
             RootfsOp::Mount(one) => Some((at, one)),
@@ -63,15 +63,21 @@ impl Rootfs {
         });
         mounts.filter(|(_, one)| match &one.what {
             What::Bind { idmap, .. } => self.user_namespace || idmap.is_some(),
+            What::Filesystem { idmap, .. } => idmap.is_some(),
             _ => false,
         })
     }
 
-    /// Whether a bind mount is idmapped.
+    /// Whether a mount is idmapped.
     #[must_use]
     pub fn has_idmaps(&self) -> bool {
         let mut sources = self.sources();
-        sources.any(|(_, one)| matches!(&one.what, What::Bind { idmap: Some(_), .. }))
+        sources.any(|(_, one)| {
+            let (What::Bind { idmap, .. } | What::Filesystem { idmap, .. }) = &one.what else {
+                return false;
+            };
+            idmap.is_some()
+        })
     }
 }
 
@@ -145,6 +151,9 @@ pub enum What {
         fstype: String,
         /// Its device, or a name for /proc/mounts.
         source: String,
+        /// Ids as the container sees them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        idmap: Option<IdMap>,
     },
     /// A part of the host's tree.
     Bind {
@@ -474,10 +483,10 @@ impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let to = self.destination.display();
         match &self.what {
-            What::Filesystem { fstype, source } if fstype == source => {
+            What::Filesystem { fstype, source, .. } if fstype == source => {
                 write!(f, "mount {fstype} on {to}")?;
             }
-            What::Filesystem { fstype, source } => {
+            What::Filesystem { fstype, source, .. } => {
                 write!(f, "mount {fstype} {source} on {to}")?;
             }
             What::Bind { source, .. } | What::OwnCgroup { path: source, .. } => {

@@ -98,13 +98,16 @@ impl Written<'_> {
         if fstype.is_empty() || fstype == "none" {
             return Err(self.error("type", "is missing"));
         }
-        if options.idmap.is_some() || !self.mount.uid_mappings.is_empty() {
-            return Err(self.error("uidMappings", "only bind mounts can be idmapped"));
+        let idmap = self.idmap(options)?;
+        // It is several mounts, or another than is written.
+        if idmap.is_some() && matches!(fstype, "cgroup" | "cgroup2") {
+            return Err(self.error("uidMappings", "cgroups can't be idmapped"));
         }
         let source = self.mount.source.as_deref().unwrap_or_default();
         Ok(What::Filesystem {
             fstype: fstype.to_owned(),
             source: if source.is_empty() { fstype } else { source }.to_owned(),
+            idmap,
         })
     }
 
@@ -136,7 +139,7 @@ impl Written<'_> {
         })
     }
 
-    /// The ids of a bind mount: its own mappings, or with `idmap` alone those
+    /// The ids of a mount: its own mappings, or with `idmap` alone those
     /// of the container's user namespace.
     fn idmap(&self, options: &Options) -> Result<Option<IdMap>> {
         let (uids, gids) = (&self.mount.uid_mappings, &self.mount.gid_mappings);

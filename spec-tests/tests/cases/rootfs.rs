@@ -551,6 +551,56 @@ pub(crate) const CASES: &[Case] = &[
         t.run(&bundle).fails(1, &["/data/file"]);
 
     }),
+    Case::runc("a remount changes what is mounted there", |t| {
+        let bundle = Bundle::new(t)
+            .mount("/mnt", "tmpfs", "tmpfs", &["size=64k"])
+            .mount("/mnt", "tmpfs", "tmpfs", &["remount", "ro", "size=128k"])
+            .probe(&["create", "/mnt/file", "x", ";", "report"]);
+        let answers = t.run(&bundle).ok().answers();
+        assert_eq!(answers[0], json!({ "errno": 30 }));
+        let mounts = targets(&answers[1]);
+        assert_eq!(mounts.iter().filter(|target| *target == "/mnt").count(), 1);
+    }),
+    Case::kernel("a remount of what is no mount is refused, with the path", |t| {
+        for target in ["/data", "/no/such", "/link"] {
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .mount(target, "tmpfs", "tmpfs", &["remount", "ro"]);
+            std::os::unix::fs::symlink("/", bundle.rootfs().join("link")).expect("symlink");
+            t.run(&bundle).fails(1, &[target]);
+            assert!(!bundle.rootfs().join("no").exists());
+        }
+    })
+    .except(&[("runc", "1.1.5 makes the directory first")]),
+    Case::kernel("a file system of its own is idmapped, too", |t| {
+        let mapping = json!([{ "containerID": 0, "hostID": 5000, "size": 100 }]);
+        let bundle = Bundle::new(t).probe(&["stat", "/mnt"]).with(|config| {
+            push(&mut config["mounts"], json!({
+                "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["idmap"],
+                "uidMappings": mapping, "gidMappings": mapping,
+            }));
+        });
+        let answer = t.run(&bundle).answer();
+        assert_eq!((&answer["uid"], &answer["gid"]), (&json!(5000), &json!(5000)));
+    })
+    .needs(Needs::TmpfsIdmap)
+    .except(&[("runc", "1.1.5 does not know idmap")]),
+    Case::kernel("a file system that can't be idmapped is refused, with the path", |t| {
+        let mapping = json!([{ "containerID": 0, "hostID": 5000, "size": 100 }]);
+        for (kind, cause) in [("proc", "invalid argument"), ("cgroup", "cgroups can't be idmapped")] {
+            let target = if kind == "proc" { "/proc" } else { "/mnt" };
+            let bundle = Bundle::new(t).args(&["true"]).with(|config| {
+                let mounts = config["mounts"].as_array_mut().expect("mounts");
+                mounts.retain(|mount| mount["destination"] != target);
+                mounts.insert(0, json!({
+                    "destination": target, "type": kind, "source": kind,
+                    "uidMappings": mapping, "gidMappings": mapping,
+                }));
+            });
+            t.run(&bundle).fails(1, &[cause]);
+        }
+    })
+    .except(&[("runc", "1.1.5 does not know idmap")]),
 ];
 
 /// The files of /proc that may be covered (runc's checkProcMount).
