@@ -1,5 +1,5 @@
-//! `rrun features`: what this program can do, whatever the host can
-//! (runtime-spec, features.md). Engines read it before they write a
+//! `rrun features`: what this program can do, whatever the host can, but for the
+//! flags of seccomp that this kernel has (runtime-spec, features.md). Engines read it before they write a
 //! config.json, so a thing is named here only when it works.
 
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::plan::{capabilities, mount_options, scheduling};
 use crate::seccomp::Arch;
 use crate::spec;
 use crate::spec::fields;
+use crate::sys;
 
 /// Prints the features.
 ///
@@ -70,8 +71,8 @@ struct Seccomp {
     operators: &'static [&'static str],
     /// Those with a table of system calls.
     archs: Vec<&'static str>,
-    known_flags: &'static [&'static str],
-    supported_flags: &'static [&'static str],
+    known_flags: Vec<&'static str>,
+    supported_flags: Vec<&'static str>,
 }
 
 fn features() -> Features {
@@ -93,8 +94,8 @@ fn features() -> Features {
                 actions: &ACTIONS,
                 operators: &OPERATORS,
                 archs: Arch::ALL.map(Arch::name).to_vec(),
-                known_flags: &FLAGS,
-                supported_flags: &FLAGS,
+                known_flags: flags_without(0),
+                supported_flags: flags_without(sys::seccomp::missing_flags()),
             },
             apparmor: enabled("process.apparmorProfile"),
             selinux: enabled("process.selinuxLabel"),
@@ -109,6 +110,8 @@ fn features() -> Features {
         annotations: json!({
             "org.rrun.version": env!("CARGO_PKG_VERSION"),
             "org.rrun.commit": env!("RRUN_COMMIT"),
+            // runc's word for it, which crun uses too.
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         }),
         potentially_unsafe_config_annotations: unsafe_annotations(),
     }
@@ -167,12 +170,20 @@ const OPERATORS: [&str; 7] = [
     "SCMP_CMP_NE",
 ];
 
-const FLAGS: [&str; 4] = [
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+/// The flags of a profile, each with its bit of seccomp(2). Of the first the
+/// filter has no need.
+const FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 0),
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5),
 ];
+
+/// The flags but for those that the kernel does not know.
+fn flags_without(missing: u32) -> Vec<&'static str> {
+    let known = FLAGS.iter().filter(|(_, bit)| bit & missing == 0);
+    known.map(|(name, _)| *name).collect()
+}
 
 #[cfg(test)]
 mod tests {
@@ -189,6 +200,14 @@ mod tests {
         let linux = read.linux().as_ref().unwrap();
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 8);
         assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
+    }
+
+    #[test]
+    fn flags_that_the_kernel_lacks_are_known_and_not_supported() {
+        let supported = flags_without(1 << 5 | 1 << 3);
+        assert_eq!(supported.len(), 3);
+        assert!(!supported.contains(&"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"));
+        assert_eq!(flags_without(0).len(), FLAGS.len());
     }
 
     #[test]
@@ -221,7 +240,7 @@ mod tests {
                 "{operator}"
             );
         }
-        for flag in FLAGS {
+        for (flag, _) in FLAGS {
             let flag = format!("{flag:?}");
             assert!(
                 compile(&rule("SCMP_ACT_NOTIFY", "", &flag, "")).is_ok(),
