@@ -11,7 +11,7 @@ use crate::plan::cgroup::{CgroupPlan, IfInvalid, IfMissing, Write, unavailable};
 use crate::sys;
 
 impl Cgroup {
-    /// Writes everything the plan limits, while the child waits at the latest for
+    /// Gives the cgroup to its user and writes everything the plan limits, while the child waits at the latest for
     /// its membership: nothing of the container ever runs without its limits.
     /// Those of a unit are written by [`start_unit`](Self::start_unit).
     ///
@@ -27,6 +27,9 @@ impl Cgroup {
     }
 
     pub(super) fn limit(&self, plan: &CgroupPlan) -> Result<()> {
+        if let Some(owner) = plan.owner {
+            self.hand_over(owner)?;
+        }
         self.write(&plan.writes)?;
         let Some(rules) = &plan.devices else {
             return Ok(());

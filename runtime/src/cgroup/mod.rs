@@ -8,8 +8,8 @@
 //!    can't find;
 //! 2. [`Cgroup::create`] makes the one of v2, in which the child is born, and
 //!    [`Cgroup::create_v1`] the others, while it begins;
-//! 3. [`Cgroup::apply`] writes the limits and device rules, before the child is
-//!    told to go on;
+//! 3. [`Cgroup::apply`] gives it to its user and writes the limits and device
+//!    rules, before the child is told to go on;
 //!    (where systemd makes them, 2 and 3 come when the child is there and
 //!    waits: a scope is made with a process in it, [`Cgroup::start_unit`]);
 //! 4. the child enters by itself ([`Cgroup::doors`]) or is moved
@@ -25,6 +25,7 @@ mod directory;
 pub mod hierarchy;
 mod membership;
 pub mod oom;
+mod ownership;
 mod processes;
 mod remove;
 pub mod stats;

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
-use super::cgroup::{CgroupPlan, Manager};
+use super::cgroup::{CgroupPlan, Manager, ownership};
 use super::hooks::Hooks;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
@@ -99,7 +99,7 @@ impl Plan {
         process.keep_groups = annotations.keep_groups;
         process.check_label(host, Document::Config)?;
         process.add_sockets(request.listen_fds, request.notify.is_some());
-        let cgroup = super::cgroup::cgroup(
+        let mut cgroup = super::cgroup::cgroup(
             spec,
             request.id,
             &host.hierarchies,
@@ -107,6 +107,10 @@ impl Plan {
             request.manager,
             &host.systemd,
         )?;
+        // Somebody without root's rights has no other users' to give.
+        if !host.rootless && cgroup.manager != Manager::Disabled {
+            cgroup.owner = ownership::owner(spec, &namespaces);
+        }
         let rootfs = rootfs(spec, request, &namespaces, &cgroup, (host, &annotations))?;
         let filter = filter(&linux, &annotations, host, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().cloned());

@@ -103,6 +103,9 @@ fn cgroup_steps(plan: &cgroup::CgroupPlan) -> Vec<String> {
             .iter()
             .map(|member| format!("{verb} {}", member.directory().display())),
     );
+    if let Some(owner) = plan.owner {
+        steps.push(format!("give it to uid {owner}"));
+    }
     let controller =
         |write: &cgroup::Write| write.file.split('.').next() == Some(&write.controller);
     steps.extend(plan.writes.iter().map(|write| {

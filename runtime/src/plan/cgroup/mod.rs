@@ -7,6 +7,7 @@
 
 pub mod device_bpf;
 pub mod devices;
+pub(super) mod ownership;
 pub mod unit;
 pub mod unit_property;
 pub mod v1;
@@ -56,6 +57,8 @@ pub struct CgroupPlan {
     /// Whether the caller has no right to set device rules, so that failing to
     /// is expected.
     pub rootless: bool,
+    /// The host's user to whom it is given (on v2), if not root.
+    pub owner: Option<u32>,
     /// What was asked for and can't be had on this host.
     pub warnings: Vec<String>,
     /// The unit, where systemd makes the cgroup.

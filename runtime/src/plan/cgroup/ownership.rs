@@ -1,0 +1,114 @@
+//! Who owns the cgroup: config-linux.md, "Cgroup ownership".
+
+use std::path::Path;
+
+use crate::plan::mount_options::Options;
+use crate::plan::namespaces::Namespaces;
+use crate::plan::written_mount::clean;
+use crate::spec::{IdMapping, NamespaceType, Spec};
+
+/// The host's uid of the container's process, if the cgroup is to be that
+/// user's: the container has a new cgroup namespace and mounts its cgroup to
+/// write in it. None where that is root, whose the cgroup is anyway.
+///
+/// Only on cgroup v2 this is safe, which whoever does it sees.
+pub(in crate::plan) fn owner(spec: &Spec, namespaces: &Namespaces) -> Option<u32> {
+    let writable = |mount: &crate::spec::Mount| {
+        mount.source.as_deref() == Some("cgroup")
+            && clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
+            && !Options::parse(&mount.options).attributes.read_only()
+    };
+    if !namespaces.creates(NamespaceType::Cgroup) || !spec.mounts.iter().any(writable) {
+        return None;
+    }
+    let uid = spec.process.as_ref()?.user.uid;
+    let host = match namespaces.contains(NamespaceType::User) {
+        true => mapped(uid, &spec.linux.as_ref()?.uid_mappings)?,
+        false => uid,
+    };
+    (host != 0).then_some(host)
+}
+
+/// The host's id of a container's, if it has one.
+fn mapped(id: u32, mappings: &[IdMapping]) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let above = id.checked_sub(mapping.container_id)?;
+        (above < mapping.size).then(|| mapping.host_id.checked_add(above))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_belongs_to_the_process_that_may_write_in_it() {
+        let mount =
+            r#""mounts":[{"destination":"/sys/fs/cgroup/","type":"cgroup","source":"cgroup"}]"#;
+        let read_only = mount.replace("\"source\"", "\"options\":[\"ro\"],\"source\"");
+        let bound = mount.replace("\"source\":\"cgroup\"", "\"source\":\"/sys/fs/cgroup\"");
+        let maps = r#""uidMappings":[{"containerID":0,"hostID":5000,"size":10},{"containerID":20,"hostID":7000,"size":1}],
+            "gidMappings":[{"containerID":0,"hostID":5000,"size":10}]"#;
+        let both = r#"{"type":"cgroup"},{"type":"user"}"#;
+        for (name, uid, mount, namespaces, maps, expected) in [
+            ("root in a user namespace", 0, mount, both, maps, Some(5000)),
+            ("another", 3, mount, both, maps, Some(5003)),
+            ("of the second range", 20, mount, both, maps, Some(7000)),
+            ("unmapped", 11, mount, both, maps, None),
+            ("read-only", 0, &read_only, both, maps, None),
+            ("a bind", 0, &bound, both, maps, None),
+            ("no mount", 0, r#""mounts":[]"#, both, maps, None),
+            (
+                "the host's cgroup namespace",
+                0,
+                mount,
+                r#"{"type":"user"}"#,
+                maps,
+                None,
+            ),
+            (
+                "a joined one",
+                0,
+                mount,
+                r#"{"type":"cgroup","path":"/c"},{"type":"user"}"#,
+                maps,
+                None,
+            ),
+            (
+                "an unknown user namespace",
+                0,
+                mount,
+                r#"{"type":"cgroup"},{"type":"user","path":"/u"}"#,
+                "",
+                None,
+            ),
+            (
+                "a user of the host",
+                9,
+                mount,
+                r#"{"type":"cgroup"}"#,
+                "",
+                Some(9),
+            ),
+            (
+                "the host's root",
+                0,
+                mount,
+                r#"{"type":"cgroup"}"#,
+                "",
+                None,
+            ),
+        ] {
+            let maps = match maps {
+                "" => String::new(),
+                maps => format!(",{maps}"),
+            };
+            let json = format!(
+                r#"{{"process":{{"user":{{"uid":{uid},"gid":0}}}},{mount},"linux":{{"namespaces":[{namespaces}]{maps}}}}}"#
+            );
+            let spec = Spec::parse(json.as_bytes()).unwrap();
+            let namespaces = Namespaces::plan(spec.linux.as_ref().unwrap()).unwrap();
+            assert_eq!(owner(&spec, &namespaces), expected, "{name}");
+        }
+    }
+}
