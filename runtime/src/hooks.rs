@@ -3,24 +3,29 @@
 //! A hook inherits no descriptor but its own three and leads a process group,
 //! which is killed as a whole when its time is up; its execve, too, is within
 //! that time, since the file may lie where opening it takes for ever. What it prints is read all
-//! along, so that it never blocks, and the end of it goes into the error.
+//! along, so that it never blocks, and the end of it goes into the error. Where
+//! annotations name files, it writes there, and the error has the end of those.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::hooks::Hook;
+use crate::plan::hooks::{Hook, Hooks};
 use crate::sys::descriptors::{self, CloseRange};
 use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Clone, Ended, Forked};
 use crate::sys::signal;
+use crate::{plan, sys};
 
 /// How much of a hook's output an error shows.
 const SHOWN: usize = 2048;
@@ -64,11 +69,109 @@ impl State {
     }
 }
 
+/// Files that hooks write to, opened.
+#[derive(Debug, Default)]
+pub struct Output {
+    stdout: Option<Log>,
+    stderr: Option<Log>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Log {
+    file: OwnedFd,
+    /// The same, where what was written can be read again.
+    again: Option<fs::File>,
+}
+
+impl Output {
+    /// Opens the files, which are the user's: links are followed, as
+    /// `/dev/stderr` is one. Who opens a FIFO must find a reader.
+    ///
+    /// # Errors
+    /// Those of open(2), with the annotation.
+    pub fn open(planned: &plan::hooks::Output) -> Result<Self> {
+        let open = |name: &str, path: &Option<PathBuf>| {
+            let opened = path.as_deref().map(Log::open).transpose();
+            opened.context(|| format!("annotation run.oci.hooks.{name}"))
+        };
+        Ok(Self {
+            stdout: open("stdout", &planned.stdout)?,
+            stderr: open("stderr", &planned.stderr)?,
+        })
+    }
+
+    /// Every descriptor, for a process that closes all others.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let logs = self.stdout.iter().chain(&self.stderr);
+        logs.flat_map(|log| [Some(log.file.as_fd()), log.again.as_ref().map(AsFd::as_fd)])
+            .flatten()
+    }
+
+    /// How long the files are.
+    fn lengths(&self) -> [u64; 2] {
+        [&self.stdout, &self.stderr].map(|log| log.as_ref().map_or(0, Log::length))
+    }
+
+    /// The end of what was added since the files had these lengths.
+    fn since(&self, lengths: [u64; 2]) -> Vec<u8> {
+        let logs = [&self.stdout, &self.stderr].into_iter().zip(lengths);
+        let added = logs.filter_map(|(log, length)| log.as_ref()?.since(length));
+        added.flatten().collect()
+    }
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Self> {
+        let opened = fs::File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            // A FIFO that nobody reads is an error, and no terminal becomes ours.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
+        let file = sys::call(opened, || format!("open({path:?}, O_APPEND)"))?;
+        let is_file = file.metadata().is_ok_and(|found| found.is_file());
+        let file = descriptors::move_above(file.into(), 3)?;
+        descriptors::set_blocking(file.as_fd())?;
+        // By its number, so that it is the same file.
+        let number = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let again = fs::File::open(number).ok().filter(|_| is_file);
+        Ok(Self { file, again })
+    }
+
+    fn length(&self) -> u64 {
+        let found = self.again.as_ref().map(fs::File::metadata);
+        found.map_or(0, |found| found.map_or(0, |found| found.len()))
+    }
+
+    fn since(&self, length: u64) -> Option<Vec<u8>> {
+        let now = self.length();
+        let from = length.max(now.saturating_sub(SHOWN as u64));
+        let mut text = vec![0; usize::try_from(now.checked_sub(from)?).ok()?];
+        self.again.as_ref()?.read_exact_at(&mut text, from).ok()?;
+        Some(text)
+    }
+}
+
+/// Runs the hooks of the moment after the container's program was executed.
+///
+/// # Errors
+/// As for [`run_all`].
+pub fn run_poststart(hooks: &Hooks, state: &[u8], unwanted: &dyn Fn() -> bool) -> Result<()> {
+    if hooks.poststart.is_empty() {
+        return Ok(());
+    }
+    let output = Output::open(&hooks.output)?;
+    run_all("poststart", &hooks.poststart, state, &[], &output, unwanted)
+}
+
 /// Runs the hooks of `moment` in order; the first that fails ends it.
 ///
 /// `state` is the container's state as compact JSON; `env` is what a hook
-/// without an environment of its own gets. A hook that runs is killed once
-/// `unwanted` says so, which is asked now and then.
+/// without an environment of its own gets; to `output` it writes, and elsewhere
+/// to us. A hook that runs is killed once `unwanted` says so, which is asked now
+/// and then.
 ///
 /// # Errors
 /// The hook, and its exit status with what it printed, or its timeout.
@@ -77,6 +180,7 @@ pub fn run_all(
     hooks: &[Hook],
     state: &[u8],
     env: &[CString],
+    output: &Output,
     unwanted: &dyn Fn() -> bool,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -85,7 +189,7 @@ pub fn run_all(
     // A hook need not read its input.
     let _ignored = signal::IgnoredPipe::new()?;
     for (at, hook) in hooks.iter().enumerate() {
-        run(hook, state, env, unwanted)
+        run(hook, state, env, output, unwanted)
             .map_err(|error| error.with_kind(Kind::Hook))
             .context(|| format!("{moment} hook #{at} {:?}", hook.path))?;
     }
@@ -109,8 +213,15 @@ pub fn always_wanted() -> bool {
     false
 }
 
-fn run(hook: &Hook, state: &[u8], env: &[CString], unwanted: &dyn Fn() -> bool) -> Result<()> {
-    let mut running = spawn(hook, env)?;
+fn run(
+    hook: &Hook,
+    state: &[u8],
+    env: &[CString],
+    output: &Output,
+    unwanted: &dyn Fn() -> bool,
+) -> Result<()> {
+    let before = output.lengths();
+    let mut running = spawn(hook, env, output)?;
     // One beyond the end of time is none.
     let deadline = hook
         .timeout
@@ -124,7 +235,7 @@ fn run(hook: &Hook, state: &[u8], env: &[CString], unwanted: &dyn Fn() -> bool) 
             return Err(Error::new(Kind::Hook, format!("timed out after {limit} s")));
         };
         match running.wait(wait) {
-            Ok(true) => return running.finish(),
+            Ok(true) => return running.finish(|| output.since(before)),
             Ok(false) => {}
             Err(error) => {
                 running.kill();
@@ -153,7 +264,7 @@ fn time_left(deadline: Option<Instant>) -> Option<u16> {
 }
 
 /// Starts the hook.
-fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
+fn spawn(hook: &Hook, env: &[CString], output: &Output) -> Result<Running> {
     let (stdin_read, stdin_write) = descriptors::pipe()?;
     let (output_read, output_write) = descriptors::pipe()?;
     let (status_read, status_write) = descriptors::pipe()?;
@@ -164,7 +275,10 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
     let (pid, handle) = match process::fork(&Clone::default())? {
         Forked::Parent(pid, handle) => (pid, handle),
         Forked::Child => {
-            let stdio = [stdin_read.as_fd(), output_write.as_fd()];
+            let us = output_write.as_fd();
+            let [stdout, stderr] = [&output.stdout, &output.stderr]
+                .map(|log| log.as_ref().map_or(us, |log| log.file.as_fd()));
+            let stdio = [stdin_read.as_fd(), stdout, stderr];
             let Err(error) = execute(hook, env, stdio);
             let _ = descriptors::write_all(status_write.as_fd(), error.to_string().as_bytes());
             process::exit_now(127);
@@ -183,11 +297,11 @@ fn spawn(hook: &Hook, env: &[CString]) -> Result<Running> {
 }
 
 /// The hook's own side, up to its program.
-fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 2]) -> Result<Infallible> {
+fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 3]) -> Result<Infallible> {
     let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
-    descriptors::duplicate_onto(stdio[0], 0)?;
-    descriptors::duplicate_onto(stdio[1], 1)?;
-    descriptors::duplicate_onto(stdio[1], 2)?;
+    for (number, fd) in (0..).zip(stdio) {
+        descriptors::duplicate_onto(fd, number)?;
+    }
     if !Defence::ClosedDescriptors.is_out() {
         descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
     }
@@ -268,8 +382,9 @@ impl Running {
         }
     }
 
-    /// Reaps the hook, which has ended, and judges its status.
-    fn finish(mut self) -> Result<()> {
+    /// Reaps the hook, which has ended, and judges its status. What it did not
+    /// print to us is `elsewhere`.
+    fn finish(mut self, elsewhere: impl FnOnce() -> Vec<u8>) -> Result<()> {
         // What it printed last, which is a full pipe at most: a grandchild may
         // hold the pipe for ever, and print all along.
         for _ in 0..FULL_PIPE / SHOWN {
@@ -283,6 +398,7 @@ impl Running {
         if ended == Ended::Exited(0) {
             return Ok(());
         }
+        self.printed.extend(elsewhere());
         let printed = String::from_utf8_lossy(&self.printed);
         let printed = printed.trim().replace('\n', "; ");
         let text = match printed.is_empty() {

@@ -4,7 +4,7 @@
 //! another host can be made in a test, and `rrun plan` needs no root.
 
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -30,6 +30,9 @@ pub struct Host {
     pub hierarchies: Hierarchies,
     /// What the kernel's seccomp can do.
     pub seccomp: seccomp::Support,
+    /// Who gets the listener of a profile that names nobody, as the user of crun
+    /// says it (`RUN_OCI_SECCOMP_RECEIVER`); known once seccomp was asked about.
+    pub seccomp_receiver: Option<PathBuf>,
     /// The systemd that makes cgroups, if it does.
     pub systemd: Facts,
     /// Whether the kernel runs SELinux; known once it was asked for.
@@ -53,6 +56,7 @@ impl Host {
             },
             hierarchies: Hierarchies::read().context(|| "read the cgroup hierarchies")?,
             seccomp: seccomp::Support::default(),
+            seccomp_receiver: None,
             systemd: Facts::default(),
             selinux: false,
         })
@@ -94,6 +98,8 @@ impl Host {
     #[must_use]
     pub fn knowing_seccomp(mut self, profile: Option<&spec::Seccomp>) -> Self {
         if profile.is_some_and(wants_new_seccomp) {
+            let receiver = std::env::var_os("RUN_OCI_SECCOMP_RECEIVER");
+            self.seccomp_receiver = receiver.filter(|path| !path.is_empty()).map(PathBuf::from);
             self.seccomp = seccomp::Support {
                 missing_actions: sys::seccomp::missing_actions(),
                 missing_flags: sys::seccomp::missing_flags(),

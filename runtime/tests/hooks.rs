@@ -9,7 +9,7 @@ use std::ffi::CString;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rrun::hooks::{always_wanted, run_all};
+use rrun::hooks::{Output, always_wanted, run_all};
 use rrun::plan::hooks::Hook;
 
 #[test]
@@ -39,6 +39,7 @@ fn outcome(script: &str, timeout: Option<u64>) -> String {
         &hooks,
         br#"{"id":"web"}"#,
         &env,
+        &Output::default(),
         &always_wanted,
     ) {
         Ok(()) => "ok".to_owned(),
@@ -89,9 +90,16 @@ fn a_missing_hook_is_an_error_that_names_it() {
     let mut hook = shell("", None);
     hook.path = c"/no/such/hook".to_owned();
     assert_eq!(
-        run_all("prestart", &[hook], b"{}", &[], &always_wanted)
-            .unwrap_err()
-            .to_string(),
+        run_all(
+            "prestart",
+            &[hook],
+            b"{}",
+            &[],
+            &Output::default(),
+            &always_wanted
+        )
+        .unwrap_err()
+        .to_string(),
         "prestart hook #0 \"/no/such/hook\": execve(\"/no/such/hook\"): no such file or directory"
     );
 }
@@ -103,6 +111,7 @@ fn a_hook_that_nobody_wants_any_more_is_killed() {
             &[shell("exec sleep 1000", None)],
             b"{}",
             &[],
+            &Output::default(),
             &|| true
         )
         .unwrap_err()

@@ -205,10 +205,23 @@ pub fn set_close_on_exec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
 /// # Errors
 /// `EBADF`.
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    block(fd, false)
+}
+
+/// Makes reading and writing wait, of a file that was opened without.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn set_blocking(fd: BorrowedFd<'_>) -> Result<()> {
+    block(fd, true)
+}
+
+fn block(fd: BorrowedFd<'_>, wait: bool) -> Result<()> {
     use nix::fcntl::OFlag;
     let describe = || format!("fcntl([{}], O_NONBLOCK)", fd.as_raw_fd());
     let flags = call(fcntl(fd, FcntlArg::F_GETFL), describe)?;
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    let mut flags = OFlag::from_bits_retain(flags);
+    flags.set(OFlag::O_NONBLOCK, !wait);
     call(fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop), describe)
 }
 

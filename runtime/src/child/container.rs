@@ -12,7 +12,7 @@ use super::rootfs::BegunRoot;
 use super::start::Gate;
 use super::{Life, console, device, identity, isolation, lsm, pivot, rootfs};
 use crate::error::{Context, Result};
-use crate::hooks::{self, State};
+use crate::hooks::{self, Output, State};
 use crate::plan::Plan;
 use crate::plan::namespaces::NamespaceType;
 use crate::sys::{self, credentials, file, namespace, process};
@@ -28,6 +28,8 @@ pub struct NewContainer<'a> {
     pub gate: Option<Gate>,
     /// The state for the hooks that run in the container.
     pub state: State,
+    /// The files that they write to.
+    pub hook_output: &'a Output,
     /// The root, once its making has begun.
     pub root: Option<BegunRoot>,
 }
@@ -55,6 +57,7 @@ impl NewContainer<'_> {
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept: Vec<_> = self.joined.iter().map(|joined| joined.fd.as_fd()).collect();
         kept.extend(self.gate.iter().flat_map(Gate::descriptors));
+        kept.extend(self.hook_output.descriptors());
         kept
     }
 }
@@ -217,6 +220,7 @@ fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Resu
         &hooks.create_container,
         &state,
         &[],
+        container.hook_output,
         &hooks::always_wanted,
     )
     .context(|| "before pivot")

@@ -172,6 +172,7 @@ pub(super) fn run_hooks(
         hooks,
         &state,
         &program.env,
+        container.hook_output,
         &hooks::always_wanted,
     )
 }

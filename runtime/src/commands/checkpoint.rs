@@ -101,8 +101,8 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Checkpoint) -> Result<()>
     if args.leave_running || args.pre_dump {
         return Ok(());
     }
-    let hooks = Hooks::plan(&spec.hooks)?;
-    super::delete::destroy(log, container, &record, &hooks.poststop)
+    let hooks = Hooks::plan(&spec.hooks, &spec.annotations)?;
+    super::delete::destroy(log, container, &record, &hooks)
 }
 
 /// criu that died has left the cgroup as it was at that moment.

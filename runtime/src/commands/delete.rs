@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::cli::{Delete, Global};
 use crate::error::{Error, Kind, Result};
-use crate::hooks::{self, State};
+use crate::hooks::{self, Output, State};
 use crate::log::Log;
-use crate::plan::hooks::{Hook, Hooks};
+use crate::plan::hooks::Hooks;
 use crate::spec::Spec;
 use crate::state::{ContainerId, Locked, Record, Root, Status};
 use crate::timing;
@@ -111,6 +111,15 @@ pub fn open_cgroup(record: &Record) -> Result<Option<Cgroup>> {
     record.cgroup.as_ref().map(Cgroup::open).transpose()
 }
 
+/// The container's cgroup, for a command that is nothing without one.
+///
+/// # Errors
+/// There is none, in runc's words; those of opening it.
+pub fn existing_cgroup(record: &Record) -> Result<Cgroup> {
+    let cgroup = open_cgroup(record)?.filter(|cgroup| !cgroup.is_nowhere());
+    cgroup.ok_or_else(|| Error::new(Kind::Unsupported, "cgroup not exist"))
+}
+
 /// Kills what is left of the container and removes all that it holds, then
 /// runs its poststop `hooks`. Goes on after each failure. What says where a
 /// process or a cgroup is, stays for another attempt while that is left.
@@ -118,7 +127,7 @@ pub fn open_cgroup(record: &Record) -> Result<Option<Cgroup>> {
 /// # Errors
 /// All failures, but for those of the hooks, which are warnings (runtime.md,
 /// "Lifecycle", step 13).
-pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &[Hook]) -> Result<()> {
+pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &Hooks) -> Result<()> {
     let mut failed: Option<Error> = None;
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
@@ -190,28 +199,36 @@ fn remove_cgroup(cgroup: Cgroup) -> Result<()> {
 
 /// The hooks of the container's config.json; none if that can't be read,
 /// since nothing shall keep a container from being deleted.
-fn poststop_hooks(log: &Log, container: &Locked) -> Vec<Hook> {
+fn poststop_hooks(log: &Log, container: &Locked) -> Hooks {
     let read = container
         .read(crate::state::CONFIG)
         .and_then(|json| Spec::parse(&json))
-        .and_then(|spec| Hooks::plan(&spec.hooks));
+        .and_then(|spec| Hooks::plan(&spec.hooks, &spec.annotations));
     match read {
-        Ok(hooks) => hooks.poststop,
-        Err(error) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
+        Ok(hooks) => hooks,
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Hooks::default(),
         Err(error) => {
             log.warn(format!("poststop hooks are not run: {error}"));
-            Vec::new()
+            Hooks::default()
         }
     }
 }
 
 /// Runs the poststop hooks; one that fails is a warning, and the others still
 /// run.
-pub fn run_poststop(log: &Log, hooks: &[Hook], state: &State) {
+pub fn run_poststop(log: &Log, hooks: &Hooks, state: &State) {
+    if hooks.poststop.is_empty() {
+        return;
+    }
+    let output = Output::open(&hooks.output).unwrap_or_else(|error| {
+        log.warn(error.to_string());
+        Output::default()
+    });
     let json = state.json("stopped", 0);
-    for hook in hooks {
+    let unwanted = &hooks::always_wanted;
+    for hook in &hooks.poststop {
         let hook = std::slice::from_ref(hook);
-        if let Err(error) = hooks::run_all("poststop", hook, &json, &[], &hooks::always_wanted) {
+        if let Err(error) = hooks::run_all("poststop", hook, &json, &[], &output, unwanted) {
             log.warn(error.to_string());
         }
     }

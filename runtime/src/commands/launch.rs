@@ -264,7 +264,7 @@ pub(super) fn abandon(
     error: Error,
 ) -> Error {
     let removed = container.remove();
-    super::delete::run_poststop(log, &plan.hooks.poststop, &record.hook_state());
+    super::delete::run_poststop(log, &plan.hooks, &record.hook_state());
     match removed {
         Ok(()) => error,
         Err(failed) => error.and(&failed),

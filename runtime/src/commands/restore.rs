@@ -73,7 +73,7 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
         return Ok(0);
     };
     let code = foreground.supervise(restored.pid, &restored.handle, restored.terminal, None)?;
-    clean_up(log, container, &record, &plan.hooks.poststop).context(|| "delete")?;
+    clean_up(log, container, &record, &plan.hooks).context(|| "delete")?;
     Ok(code)
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Context, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::hooks;
 use crate::log::Log;
-use crate::plan::hooks::Hook;
+use crate::plan::hooks::Hooks;
 use crate::state::{Container, Record};
 use crate::timing;
 
@@ -49,9 +49,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
             let state = record
                 .hook_state()
                 .json("running", created.init.pid.as_raw());
-            hooks::run_all("poststart", &plan.hooks.poststart, &state, &[], &|| {
-                container.is_renounced()
-            })
+            hooks::run_poststart(&plan.hooks, &state, &|| container.is_renounced())
         });
     if let Err(error) = started {
         created.init.kill();
@@ -71,7 +69,7 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
     let code = foreground.supervise(pid, handle, terminal, relay)?;
     timing::mark("program");
     if !run.keep {
-        clean_up(log, container, &record, &plan.hooks.poststop).context(|| "delete")?;
+        clean_up(log, container, &record, &plan.hooks).context(|| "delete")?;
     }
     Ok(code)
 }
@@ -81,10 +79,10 @@ pub(super) fn clean_up(
     log: &Log,
     container: Container,
     record: &Record,
-    poststop: &[Hook],
+    hooks: &Hooks,
 ) -> Result<()> {
     match container.lock() {
-        Ok(container) => super::delete::destroy(log, container, record, poststop),
+        Ok(container) => super::delete::destroy(log, container, record, hooks),
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -32,13 +32,12 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
     let relay = relay(&container)?;
     open_gate(&container, &record)?;
     let spec = Spec::parse(&container.read(CONFIG)?)?;
-    let hooks = Hooks::plan(&spec.hooks)?;
+    let hooks = Hooks::plan(&spec.hooks, &spec.annotations)?;
     if !hooks.poststart.is_empty() {
         let pid = record.init.map_or(0, |init| init.pid);
         let state = record.hook_state().json("running", pid);
-        if let Err(error) = hooks::run_all("poststart", &hooks.poststart, &state, &[], &|| {
-            container.is_renounced()
-        }) {
+        let unwanted = || container.is_renounced();
+        if let Err(error) = hooks::run_poststart(&hooks, &state, &unwanted) {
             // The container is stopped and deleted (runtime.md, "Lifecycle",
             // step 9).
             return Err(destroy_after(log, container, &record, error));

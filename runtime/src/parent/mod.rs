@@ -35,7 +35,7 @@ use crate::child::progress::Progress;
 use crate::child::scheduling::set_priorities;
 use crate::child::{Child, Entry, Gate, Life, NewContainer};
 use crate::error::{Context, Error, Kind, Result};
-use crate::hooks::{self, State};
+use crate::hooks::{self, Output, State};
 use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::process::Process;
@@ -119,8 +119,8 @@ fn make(
     let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
     timing::mark("cgroup of v2");
     let (rootless, announce) = (options.rootless, options.announce.clone());
-    let state = record.hook_state();
-    let newborn = birth(plan, state.clone(), gate, options, cgroup)?;
+    let (state, output) = (record.hook_state(), Output::open(&plan.hooks.output)?);
+    let newborn = birth(plan, (state.clone(), &output), gate, options, cgroup)?;
     let newborn = made.init.insert(newborn);
     timing::mark("birth");
     record.init = Some(Init::now(newborn.pid)?);
@@ -154,7 +154,7 @@ fn make(
         FromChild::SourcesWanted => sources::hand_over(&plan.rootfs, newborn),
         FromChild::HooksWanted => {
             network::move_devices(&plan.net_devices, newborn.pid)?;
-            run_hooks(plan, &state, newborn.pid, container)
+            run_hooks(plan, (&state, &output), newborn.pid, container)
         }
         FromChild::Listener(number) => {
             seccomp_agent::hand_over(plan.filter.as_ref(), newborn, number, &state, "creating")
@@ -181,7 +181,7 @@ fn scheduled_by_parent(plan: &Plan, rootless: bool) -> bool {
 /// Prepares everything for the child, and makes it.
 fn birth(
     plan: &Plan,
-    state: State,
+    (state, hook_output): (State, &Output),
     gate: Option<Gate>,
     options: Options,
     cgroup: &Cgroup,
@@ -209,6 +209,7 @@ fn birth(
             joined,
             gate,
             state,
+            hook_output,
             root: None,
         }),
     };
@@ -281,12 +282,18 @@ fn raise_limits(pid: Pid, process: &Process) -> Result<()> {
 
 /// The hooks of the runtime's namespaces, while the child waits with its
 /// mounts done and its root not yet changed.
-fn run_hooks(plan: &Plan, state: &State, pid: Pid, container: &Locked) -> Result<()> {
+fn run_hooks(
+    plan: &Plan,
+    (state, output): (&State, &Output),
+    pid: Pid,
+    container: &Locked,
+) -> Result<()> {
     let state = state.json("creating", pid.as_raw());
     let unwanted = || container.is_renounced();
-    hooks::run_all("prestart", &plan.hooks.prestart, &state, &[], &unwanted)?;
+    let hooks = &plan.hooks.prestart;
+    hooks::run_all("prestart", hooks, &state, &[], output, &unwanted)?;
     let hooks = &plan.hooks.create_runtime;
-    hooks::run_all("createRuntime", hooks, &state, &[], &unwanted)
+    hooks::run_all("createRuntime", hooks, &state, &[], output, &unwanted)
 }
 
 impl Made {

@@ -22,6 +22,7 @@ use crate::criu::{
     self, CgroupRoot, External, Inherited, JoinedNamespace, Launch, Notify, Session, Type,
 };
 use crate::error::{Context, Error, Kind, Result};
+use crate::hooks::Output;
 use crate::plan::Plan;
 use crate::plan::cgroup::Member;
 use crate::plan::checkpoint::{self, MASK};
@@ -135,7 +136,10 @@ fn make(
     let mut notified = |moment: &Notify, fd: Option<OwnedFd>| {
         let pid = Pid::from_raw(moment.pid.unwrap_or(0));
         match moment.script.as_str() {
-            "setup-namespaces" => run_hooks(plan, &state, pid, container),
+            "setup-namespaces" => {
+                let output = Output::open(&plan.hooks.output)?;
+                run_hooks(plan, (&state, &output), pid, container)
+            }
             "post-restore" => {
                 record.init = Some(Init::now(pid)?);
                 container.save(record)

@@ -57,6 +57,8 @@ impl Annotations {
                     };
                     planned.label_option = Some(option);
                 }
+                // As CRI-O writes it: no sub-cgroup.
+                "run.oci.systemd.subgroup" if value.is_empty() => continue,
                 "run.oci.systemd.subgroup" | "run.oci.delegate-cgroup"
                     if value.split('/').any(|part| part == "..") =>
                 {
@@ -142,11 +144,13 @@ mod tests {
 
     #[test]
     fn others_are_ignored_with_a_word_or_refused() {
-        let (planned, warnings) = plan("run.oci.hooks.stdout", "/x").unwrap();
+        let (planned, warnings) = plan("run.oci.timens_offset", "1").unwrap();
         assert_eq!(planned, Annotations::default());
-        let text = "annotation run.oci.hooks.stdout is ignored: \
-                    what a hook prints is in the error if it fails";
+        let text = "annotation run.oci.timens_offset is ignored: \
+                    linux.timeOffsets is the field for it";
         assert_eq!(warnings, [text]);
+        let nothing = plan("run.oci.systemd.subgroup", "").unwrap();
+        assert_eq!(nothing, (Annotations::default(), vec![]));
         for (key, value, text) in [
             ("run.oci.seccomp.receiver", "s", "\"s\" is not absolute"),
             ("run.oci.mount_context_type", "x", "\"x\" is unknown"),

@@ -123,7 +123,7 @@ impl Plan {
             domainname: uts_name("domainname", spec.domainname.as_deref(), &namespaces)?,
             personality: personality(linux.personality.as_ref())?,
             memory_policy: memory_policy(linux.memory_policy.as_ref())?,
-            hooks: Hooks::plan(&spec.hooks)?,
+            hooks: Hooks::plan(&spec.hooks, &spec.annotations)?,
             keyring: keyring(request),
             namespaces,
             cgroup,
@@ -219,7 +219,8 @@ pub fn filter(
     let Some(profile) = &linux.seccomp else {
         return Ok(None);
     };
-    let filter = match &annotations.seccomp_receiver {
+    let receiver = annotations.seccomp_receiver.as_ref();
+    let filter = match receiver.or(host.seccomp_receiver.as_ref()) {
         Some(receiver) if profile.listener_path.is_none() => {
             let listener_path = Some(receiver.to_string_lossy().into_owned());
             let profile = spec::Seccomp {

@@ -1,6 +1,8 @@
 //! Hooks: paths and times checked, strings ready for execve.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -35,6 +37,19 @@ pub struct Hooks {
     pub poststart: Vec<Hook>,
     /// In the runtime's namespaces, after the container was deleted.
     pub poststop: Vec<Hook>,
+    /// Where all of them write to.
+    pub output: Output,
+}
+
+/// Files on the host that hooks write to (crun's annotations
+/// `run.oci.hooks.stdout` and `.stderr`); without one it is the runtime that
+/// reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// For descriptor 1.
+    pub stdout: Option<PathBuf>,
+    /// For descriptor 2.
+    pub stderr: Option<PathBuf>,
 }
 
 impl Hooks {
@@ -42,8 +57,9 @@ impl Hooks {
     ///
     /// # Errors
     /// A path that is not absolute, a timeout below 1, a NUL byte.
-    pub fn plan(written: &spec::Hooks) -> Result<Self> {
+    pub fn plan(written: &spec::Hooks, annotations: &BTreeMap<String, String>) -> Result<Self> {
         Ok(Self {
+            output: Output::plan(annotations)?,
             prestart: plan_all("prestart", &written.prestart)?,
             create_runtime: plan_all("createRuntime", &written.create_runtime)?,
             create_container: plan_all("createContainer", &written.create_container)?,
@@ -57,6 +73,22 @@ impl Hooks {
     #[must_use]
     pub fn before_pivot(&self) -> bool {
         !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+}
+
+impl Output {
+    fn plan(annotations: &BTreeMap<String, String>) -> Result<Self> {
+        let path = |key: &str| match annotations.get(key).map(PathBuf::from) {
+            Some(path) if !path.is_absolute() => {
+                let cause = format!("{path:?} is not absolute");
+                Err(Error::config(format_args!("annotations[{key:?}]"), cause))
+            }
+            path => Ok(path),
+        };
+        Ok(Self {
+            stdout: path("run.oci.hooks.stdout")?,
+            stderr: path("run.oci.hooks.stderr")?,
+        })
     }
 }
 
@@ -118,7 +150,7 @@ mod tests {
     use super::*;
 
     fn error(json: &str) -> String {
-        Hooks::plan(&serde_json::from_str(json).unwrap())
+        Hooks::plan(&serde_json::from_str(json).unwrap(), &BTreeMap::new())
             .unwrap_err()
             .to_string()
     }
@@ -144,9 +176,25 @@ mod tests {
     }
 
     #[test]
+    fn annotations_name_files_to_write_to() {
+        let plan = |path: &str| {
+            let key = "run.oci.hooks.stderr".to_owned();
+            let annotations = BTreeMap::from([(key, path.to_owned())]);
+            Hooks::plan(&spec::Hooks::default(), &annotations)
+        };
+        let output = plan("/dev/stderr").unwrap().output;
+        assert_eq!(output.stderr, Some("/dev/stderr".into()));
+        assert_eq!(output.stdout, None);
+        assert_eq!(
+            plan("log").unwrap_err().to_string(),
+            "config.json: annotations[\"run.oci.hooks.stderr\"]: \"log\" is not absolute"
+        );
+    }
+
+    #[test]
     fn a_hook_without_arguments_gets_its_path_as_the_first() {
         let written = serde_json::from_str(r#"{"poststart":[{"path":"/bin/x","timeout":5}]}"#);
-        let hooks = Hooks::plan(&written.unwrap()).unwrap();
+        let hooks = Hooks::plan(&written.unwrap(), &BTreeMap::new()).unwrap();
         assert_eq!(hooks.poststart[0].args, [c"/bin/x".to_owned()]);
         assert_eq!(hooks.poststart[0].timeout, Some(Duration::from_secs(5)));
     }

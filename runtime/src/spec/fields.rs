@@ -245,6 +245,8 @@ pub const ANNOTATIONS: &[Field] = &[
     handled("org.systemd.property.*"),
     handled("org.criu.config"),
     handled("run.oci.keep_original_groups"),
+    handled("run.oci.hooks.stdout"),
+    handled("run.oci.hooks.stderr"),
     handled("run.oci.mount_context_type"),
     handled("run.oci.pidfd_receiver"),
     handled("run.oci.seccomp.receiver"),
@@ -260,14 +262,6 @@ pub const ANNOTATIONS: &[Field] = &[
     refused(
         "run.oci.seccomp.plugins",
         "rrun loads no shared objects; run.oci.seccomp.receiver names an agent",
-    ),
-    ignored(
-        "run.oci.hooks.stdout",
-        "what a hook prints is in the error if it fails",
-    ),
-    ignored(
-        "run.oci.hooks.stderr",
-        "what a hook prints is in the error if it fails",
     ),
     ignored(
         "run.oci.systemd.subgroup",

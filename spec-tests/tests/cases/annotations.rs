@@ -106,14 +106,116 @@ pub(crate) const CASES: &[Case] = &[
             }
             let bundle = Bundle::new(t)
                 .args(&["true"])
-                .annotation("run.oci.hooks.stdout", "/nowhere");
+                .annotation("run.oci.timens_offset", "1");
             let outcome = t.run(&bundle).ok();
             assert!(
-                outcome.stderr.contains("run.oci.hooks.stdout is ignored"),
+                outcome.stderr.contains("run.oci.timens_offset is ignored"),
                 "{}",
                 outcome.stderr
             );
+            // CRI-O sets it for every container.
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .annotation("run.oci.systemd.subgroup", "");
+            assert_eq!(t.run(&bundle).ok().stderr, "");
         },
     )
     .except(&[("runc", "annotations of crun's"), ("crun", "no oracle")]),
+    Case::crun(
+        "run.oci.hooks.stdout and stderr are files that all hooks add to",
+        |t| {
+            let [out, err] = ["out", "err"].map(|name| t.directory.join(name));
+            std::fs::write(&out, "before\n").expect("write");
+            let mut bundle = Bundle::new(t)
+                .args(&["true"])
+                .annotation("run.oci.hooks.stdout", text(&out))
+                .annotation("run.oci.hooks.stderr", text(&err));
+            let moments = [
+                "prestart",
+                "createRuntime",
+                "createContainer",
+                "poststart",
+                "poststop",
+            ];
+            for moment in moments {
+                bundle =
+                    bundle.shell_hook(moment, &format!("echo {moment}; echo not {moment} >&2"));
+            }
+            t.run(&bundle).ok();
+            let read = |path| std::fs::read_to_string(path).expect("what hooks wrote");
+            assert_eq!(read(&out), format!("before\n{}\n", moments.join("\n")));
+            assert_eq!(read(&err), format!("not {}\n", moments.join("\nnot ")));
+        },
+    ),
+    Case::crun(
+        "run.oci.hooks.stdout is there for startContainer, too",
+        |t| {
+            let out = t.directory.join("out");
+            let hook = json!({ "path": "/bin/probe", "args": ["probe", "say", "hello"] });
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .annotation("run.oci.hooks.stdout", text(&out))
+                .hook("startContainer", hook);
+            t.run(&bundle).ok();
+            let written = std::fs::read_to_string(&out).expect("what the hook wrote");
+            assert!(written.contains("hello"), "{written}");
+        },
+    ),
+    Case::kernel("run.oci.hooks.stderr may be /dev/stderr", |t| {
+        let bundle = Bundle::new(t)
+            .args(&["true"])
+            .annotation("run.oci.hooks.stderr", "/dev/stderr")
+            .shell_hook("createRuntime", "echo seen >&2");
+        let outcome = t.run(&bundle).ok();
+        assert!(outcome.stderr.contains("seen\n"), "{outcome:?}");
+    })
+    .except(&[("runc", "an annotation of crun's"), ("crun", "no oracle")]),
+    Case::kernel(
+        "the error of a hook has the end of what it wrote there",
+        |t| {
+            let out = t.directory.join("out");
+            std::fs::write(&out, "of another\n").expect("write");
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .annotation("run.oci.hooks.stdout", text(&out))
+                .shell_hook("createRuntime", "echo no; echo way >&2; exit 3");
+            t.run(&bundle)
+                .fails(1, &["exit status 3, it printed: way; no"]);
+            let bundle =
+                bundle.annotation("run.oci.hooks.stderr", text(&t.directory.join("no/such")));
+            t.run(&bundle).fails(
+                1,
+                &[
+                    "annotation run.oci.hooks.stderr: open(",
+                    "no such file or directory",
+                ],
+            );
+            let bundle = bundle.annotation("run.oci.hooks.stderr", "relative");
+            t.run(&bundle).fails(1, &["\"relative\" is not absolute"]);
+        },
+    )
+    .except(&[("runc", "an annotation of crun's"), ("crun", "no oracle")]),
+    Case::kernel(
+        "RUN_OCI_SECCOMP_RECEIVER gets a listener that nobody else gets",
+        |t| {
+            let receiver = Receiver::new(&t.directory.join("agent.sock"));
+            let bundle = Bundle::new(t).probe(&["pause"]).with(|config| {
+                config["linux"]["seccomp"] = json!({
+                    "defaultAction": "SCMP_ACT_ALLOW",
+                    "syscalls": [{ "names": ["mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+                });
+            });
+            let mut command = t.command(&["create", "-b", text(&bundle.path), &bundle.id]);
+            command.env("RUN_OCI_SECCOMP_RECEIVER", &receiver.path);
+            let running = t.spawn(&mut command);
+            let container = t.adopt(&bundle.id);
+            running.wait().ok();
+            let (_, listener) = receiver.receive();
+            let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
+            let link = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("readlink");
+            assert_eq!(text(&link), "anon_inode:seccomp notify");
+            drop(container);
+        },
+    )
+    .except(&[("runc", "a variable of crun's"), ("crun", "no oracle")]),
 ];
