@@ -237,10 +237,11 @@ impl Systemd {
         }
     }
 
-    /// Changes properties of a unit until it ends.
+    /// Changes properties of a unit until it ends. They are in force
+    /// afterwards: the kernel's files have been written by then.
     ///
     /// # Errors
-    /// One is refused, or there is no such unit.
+    /// One is refused, or there is no such unit; nothing is changed then.
     pub fn set(&mut self, unit: &str, properties: &[(String, Value)]) -> Result<()> {
         if properties.is_empty() {
             return Ok(());
@@ -250,7 +251,9 @@ impl Systemd {
         let call = self.call("SetUnitProperties", &arguments)?;
         let answer = self.connection.reply(call);
         answer.context(|| format!("change the unit {unit:?}"))?;
-        Ok(())
+        // It answers before it writes, but writes before it answers again.
+        let asked = self.ask_property("Version")?;
+        self.property(asked).map(drop)
     }
 
     /// Lets systemd move a process into the unit, which an unprivileged caller

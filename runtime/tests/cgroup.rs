@@ -620,7 +620,7 @@ fn an_update_that_fails_leaves_everything_as_it_was() {
             &path,
             r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"quota":5}}"#,
         );
-        let error = made.update(&refused.writes).unwrap_err().to_string();
+        let error = made.update(&refused.writes, None).unwrap_err().to_string();
         assert!(
             error.starts_with("linux.resources.cpu.quota: write("),
             "{error}"
@@ -665,7 +665,7 @@ fn a_limit_below_the_usage_is_refused_when_asked_to() {
         }
         let checked = r#"{"memory":{"limit":1000000,"checkBeforeUpdate":true}}"#;
         let error = made
-            .update(&plan(&path, checked).writes)
+            .update(&plan(&path, checked).writes, None)
             .unwrap_err()
             .to_string();
         let expected = "linux.resources.memory.limit: rejecting memory limit 1000000, which is below the usage ";

@@ -58,6 +58,8 @@ mod seccomp;
 mod systemd;
 #[path = "cases/systemd_user.rs"]
 mod systemd_user;
+#[path = "cases/update.rs"]
+mod update;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
             ("apparmor", apparmor::CASES),
             ("systemd", systemd::CASES),
             ("systemd user", systemd_user::CASES),
+            ("update", update::CASES),
         ],
     )
 }

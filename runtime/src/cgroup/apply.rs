@@ -80,6 +80,19 @@ impl Cgroup {
             .try_for_each(|write| self.perform(write))
     }
 
+    /// Refuses limits that are checked and below what is in use.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub(super) fn check(&self, writes: &[Write]) -> Result<()> {
+        for write in writes {
+            if let (Some(usage), Some(at)) = (write.not_below, self.controller(&write.controller)) {
+                check_usage(&at.directory, write, usage)?;
+            }
+        }
+        Ok(())
+    }
+
     fn perform(&self, write: &Write) -> Result<()> {
         let Some(at) = self.controller(&write.controller) else {
             if write.if_missing == IfMissing::Skip {

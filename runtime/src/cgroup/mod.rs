@@ -43,6 +43,7 @@ use crate::plan::cgroup::{CgroupPlan, Manager, Member, unit};
 use crate::systemd::Systemd;
 use directory::Directory;
 pub use membership::SubCgroups;
+pub use update::NewRules;
 
 /// A container's cgroup, opened.
 #[derive(Debug)]

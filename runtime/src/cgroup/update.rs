@@ -7,13 +7,21 @@
 //! next.
 
 use super::Cgroup;
-use super::directory::Directory;
 use super::hierarchy::Mode;
 use crate::error::Result;
 use crate::plan::cgroup::devices::Rule;
 use crate::plan::cgroup::{Write, unit};
 use crate::spec::Resources;
 use crate::systemd::{self, Systemd};
+
+/// Device rules instead of others.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRules<'a> {
+    /// Those that are in force.
+    pub old: &'a [Rule],
+    /// Those that shall be.
+    pub new: &'a [Rule],
+}
 
 impl Cgroup {
     /// Adds to `resources` what it leaves as it is and still depends on.
@@ -27,12 +35,49 @@ impl Cgroup {
         complete(resources, |file| v2.directory.read(file).ok())
     }
 
-    /// Tells systemd, if it made the cgroup, what will be written, so that it
-    /// doesn't write the old values over it.
+    /// Makes all of the changes or none: after a failure the old values are
+    /// written back, and systemd is told them.
     ///
     /// # Errors
-    /// Those of [`Systemd::set`].
-    pub fn update_unit(&self, writes: &[Write], rules: Option<&[Rule]>) -> Result<()> {
+    /// A limit that is checked and below what is in use; as for
+    /// [`write`](Self::write), [`Systemd::set`] and
+    /// [`apply_devices`](Self::apply_devices).
+    pub fn update(&self, writes: &[Write], rules: Option<NewRules<'_>>) -> Result<()> {
+        // Before anything is changed: systemd, too, would write the limit.
+        self.check(writes)?;
+        let before = self.before(writes);
+        let new = rules.map(|rules| rules.new);
+        let written = self
+            .write(writes)
+            .and_then(|()| self.tell_unit(writes, new));
+        if written.is_err() {
+            self.write_back(&before);
+            return written;
+        }
+        let done = self.write_again(writes).and_then(|()| match new {
+            Some(rules) => self.apply_devices(rules),
+            None => Ok(()),
+        });
+        if done.is_err() {
+            self.write_back(&before);
+            // What can't be told now either is the lesser failure.
+            let _ = self.tell_unit(&before, rules.map(|rules| rules.old));
+        }
+        done
+    }
+
+    /// Where systemd has been told, it has written the limits too, in its own
+    /// units: CPU time in whole percents.
+    fn write_again(&self, writes: &[Write]) -> Result<()> {
+        match self.unit {
+            Some(_) => self.write(writes),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells systemd, if it made the cgroup, what has been written, so that it
+    /// doesn't write the old values over it.
+    fn tell_unit(&self, writes: &[Write], rules: Option<&[Rule]>) -> Result<()> {
         let Some(unit) = &self.unit else {
             return Ok(());
         };
@@ -41,7 +86,7 @@ impl Cgroup {
             Some(_) => Mode::V2,
             None => Mode::V1,
         };
-        let mut properties = unit::limits(writes, facts.version);
+        let mut properties = unit::limits(&self.with_partners(writes), mode, facts.version);
         properties.extend(
             rules
                 .into_iter()
@@ -50,31 +95,54 @@ impl Cgroup {
         Systemd::connect(unit.instance)?.set(&unit.unit, &properties)
     }
 
-    /// Performs all of `writes` or none: after a failure the old values are
-    /// written back.
-    ///
-    /// # Errors
-    /// As for [`write`](Self::write).
-    pub fn update(&self, writes: &[Write]) -> Result<()> {
-        let mut before: Vec<(&Directory, &str, String)> = Vec::new();
+    /// `writes`, before them what the properties of systemd are counted from
+    /// besides, as it is in force.
+    fn with_partners(&self, writes: &[Write]) -> Vec<Write> {
+        /// One of systemd's properties is two of the kernel's files, or is what
+        /// another file says once this one says no.
+        const PARTNERS: [(&str, &str); 3] = [
+            ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+            ("cpu.cfs_period_us", "cpu.cfs_quota_us"),
+            ("cpu.idle", "cpu.weight"),
+        ];
+        let mut told = Vec::with_capacity(writes.len() + 1);
+        for write in writes {
+            let partner = PARTNERS.iter().find(|(file, _)| *file == write.file);
+            let at = self.controller(&write.controller);
+            if let (Some((_, partner)), Some(at)) = (partner, at)
+                && let Ok(value) = at.directory.read(partner)
+            {
+                told.push(Write::new(write.controller.clone(), *partner, value, ""));
+            }
+        }
+        told.extend_from_slice(writes);
+        told
+    }
+
+    /// The old values of what `writes` will change.
+    fn before(&self, writes: &[Write]) -> Vec<Write> {
+        let mut before = Vec::new();
         for write in writes {
             let at = self.controller(&write.controller);
-            let old = at.and_then(|at| Some((at, at.directory.read(&*write.file).ok()?)));
+            let Some(old) = at.and_then(|at| at.directory.read(&*write.file).ok()) else {
+                continue;
+            };
             // A file of many lines takes one at a time and tells the others.
-            if let Some((at, old)) = old
-                && old.lines().count() == 1
-            {
-                before.push((&at.directory, &write.file, old));
+            if old.lines().count() == 1 {
+                let (controller, file) = (write.controller.clone(), write.file.clone());
+                before.push(Write::new(controller, file, old.trim_end(), ""));
             }
         }
-        let written = self.write(writes);
-        if written.is_err() {
-            // Twice, as one file's old value may not fit another's new one.
-            for (directory, file, old) in before.iter().rev().chain(&before) {
-                let _ = directory.write(file, old.trim_end());
+        before
+    }
+
+    fn write_back(&self, before: &[Write]) {
+        // Twice, as one file's old value may not fit another's new one.
+        for write in before.iter().rev().chain(before) {
+            if let Some(at) = self.controller(&write.controller) {
+                let _ = at.directory.write(&write.file, &write.value);
             }
         }
-        written
     }
 }
 

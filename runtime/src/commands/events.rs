@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::delete::{is_frozen, open_cgroup};
+use super::delete::{existing_cgroup, is_frozen};
 use super::print;
 use crate::cgroup::Cgroup;
 use crate::cgroup::stats::Stats;
@@ -31,7 +31,7 @@ struct Event<'a> {
 /// has ended.
 ///
 /// # Errors
-/// The container doesn't run.
+/// The container doesn't run, or has no cgroup.
 pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
     if args.interval.is_zero() {
         let text = "duration interval must be greater than 0";
@@ -44,9 +44,7 @@ pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
         let text = format!("container with id {id} is not running");
         return Err(Error::new(Kind::NotRunning, text));
     }
-    let Some(cgroup) = open_cgroup(&record)? else {
-        return Err(Error::new(Kind::Unsupported, "cgroup not exist"));
-    };
+    let cgroup = existing_cgroup(&record)?;
     if args.stats {
         return line("stats", id, Some(cgroup.stats()?));
     }

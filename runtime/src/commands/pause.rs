@@ -1,6 +1,6 @@
 //! `rrun pause`: every process of the container stops.
 
-use super::delete::{is_frozen, open_cgroup};
+use super::delete::{existing_cgroup, is_frozen};
 use crate::cli::{Global, Pause};
 use crate::error::{Error, Kind, Result};
 use crate::state::{Root, Status};
@@ -18,8 +18,5 @@ pub fn execute(global: &Global, args: &Pause) -> Result<()> {
     ) {
         return Err(Error::new(Kind::NotRunning, "container not running"));
     }
-    match open_cgroup(&record)? {
-        Some(cgroup) => cgroup.freeze(),
-        None => Err(Error::new(Kind::Unsupported, "cgroup not exist")),
-    }
+    existing_cgroup(&record)?.freeze()
 }

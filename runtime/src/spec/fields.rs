@@ -237,6 +237,7 @@ const NOTES: &str = "
 * `process.execCPUAffinity`: for `exec` alone. Without it a process may run on all CPUs of the
   container's cpuset, whatever the engine was bound to.
 * `linux.netDevices`: permanent addresses that are valid everywhere are kept, routes are not.
+* `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
 * `linux.resources.hugepageLimits`: the reservation (`rsvd`) is limited too, where the kernel can.
 ";
 
@@ -244,9 +245,9 @@ const NOTES: &str = "
 pub const ANNOTATIONS: &[Field] = &[
     handled("org.systemd.property.*"),
     handled("org.criu.config"),
-    handled("run.oci.keep_original_groups"),
     handled("run.oci.hooks.stdout"),
     handled("run.oci.hooks.stderr"),
+    handled("run.oci.keep_original_groups"),
     handled("run.oci.mount_context_type"),
     handled("run.oci.pidfd_receiver"),
     handled("run.oci.seccomp.receiver"),
@@ -377,10 +378,7 @@ pub const FIELDS: &[Field] = &[
         "linux.resources.memory.kernel",
         "the kernel has no limit for it any more",
     ),
-    ignored(
-        "linux.resources.memory.kernelTCP",
-        "the kernel has no limit for it any more",
-    ),
+    on_v1("linux.resources.memory.kernelTCP"),
     on_v1("linux.resources.memory.swappiness"),
     on_v1("linux.resources.memory.disableOOMKiller"),
     ignored(

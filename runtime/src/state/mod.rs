@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 pub use id::ContainerId;
-pub use record::{Process, Record, Status};
+pub use record::{Process, Record, Status, Updated};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::directory::{self, Entry, Lock, Patience};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
+use crate::spec::DeviceRule;
 use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
 use crate::{cgroup, hooks, sys};
@@ -50,6 +51,30 @@ pub struct Record {
     /// Whether the container has a session keyring of its own, for exec.
     #[serde(default)]
     pub keyring: bool,
+    /// What updates have said.
+    #[serde(default, skip_serializing_if = "Updated::is_empty")]
+    pub updated: Updated,
+}
+
+/// What `update` has changed of config.json, as far as the kernel can't be asked
+/// for it and a later update goes by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Updated {
+    /// `linux.resources.devices`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<DeviceRule>>,
+    /// `linux.resources.memory.checkBeforeUpdate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check_before_update: Option<bool>,
+}
+
+impl Updated {
+    /// Whether config.json still says it all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Record {
@@ -72,6 +97,7 @@ impl Record {
             cgroup: None,
             shares_pid_namespace: false,
             keyring: false,
+            updated: Updated::default(),
         }
     }
 

@@ -268,6 +268,16 @@ pub(crate) const CASES: &[Case] = &[
             assert!(data["memory"]["usage"]["usage"].as_u64().expect("usage") > 0);
             assert!(data["memory"]["raw"]["anon"].as_u64().expect("anon") > 0);
             assert!(data["cpu"]["usage"]["total"].as_u64().expect("total") > 0);
+            // What waits for what, where the kernel counts it.
+            if t.cgroup("", &container.id).join("cpu.pressure").exists() {
+                for resource in ["cpu", "memory", "blkio"] {
+                    let some = &data[resource]["psi"]["some"];
+                    for average in ["avg10", "avg60", "avg300"] {
+                        assert!(some[average].is_f64(), "{resource}: {some}");
+                    }
+                    assert!(some["total"].is_u64(), "{resource}: {some}");
+                }
+            }
         },
     ),
     v2(

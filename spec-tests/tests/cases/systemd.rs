@@ -4,12 +4,13 @@
 //! cgroup's files, which are named here as v2 has them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
-use spec_tests::runtime::{Container, text};
+use serde_json::{Value, json};
+use spec_tests::runtime::{Container, Outcome, text, wait_until};
 use spec_tests::{Bundle, Case, Needs, Test};
 
 pub(crate) const CASES: &[Case] = &[
@@ -217,7 +218,223 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .needs(Needs::Systemd),
+    ours(
+        "an update below what is in use is refused before systemd hears of it",
+        |t| {
+            let bundle = limited(t);
+            let container = start(t, &bundle);
+            container.probe(&["-d"], &["hold-memory", "32"]).ok();
+            let used = || match is_v1() {
+                true => number(&container, "memory.usage"),
+                false => number(&container, "memory.current"),
+            };
+            wait_until("32 MiB are in use", || used() >= 32 << 20);
+            let memory = json!({ "limit": 16 << 20, "checkBeforeUpdate": true });
+            let outcome = update(t, &container, &json!({ "memory": memory }));
+            outcome.fails(1, &["rejecting memory limit 16777216"]);
+            assert_eq!(property(&unit(&bundle), memory_property()), "67108864");
+            assert_eq!(knob(&container, "memory.max"), "67108864");
+            assert!(used() >= 32 << 20, "nobody was killed");
+            end(&container);
+        },
+    ),
+    ours("an update that the kernel refuses changes neither", |t| {
+        let bundle = limited(t);
+        let container = start(t, &bundle);
+        let unit = unit(&bundle);
+        // The kernel takes no quota below a millisecond.
+        let words = ["update", "--pids-limit", "33", "--cpu-quota", "5"];
+        let words: Vec<&str> = words.into_iter().chain([&*container.id]).collect();
+        t.call(&words).fails(1, &["linux.resources.cpu.quota"]);
+        for reload in [false, true] {
+            if reload {
+                systemctl(&["daemon-reload"]);
+            }
+            assert_eq!(property(&unit, "TasksMax"), "17");
+            assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "400ms");
+            assert_eq!(knob(&container, "pids.max"), "17");
+            assert_eq!(knob(&container, "cpu.max"), "20000 50000");
+        }
+        end(&container);
+    }),
+    ours("an update that systemd refuses changes neither", |t| {
+        let bundle = limited(t);
+        let container = start(t, &bundle);
+        let socket = t.directory.join("bus");
+        drop(UnixListener::bind(&socket).expect("bind"));
+        let hidden = Command::new("unshare")
+            .args(["-m", "sh", "-c"])
+            .arg("mount --bind /dev/null /run/systemd/private && exec \"$@\"")
+            .arg("sh")
+            .arg(t.command(&[]).get_program())
+            .args(
+                t.command(&["update", "--pids-limit", "33", &container.id])
+                    .get_args(),
+            )
+            .env(
+                "DBUS_SYSTEM_BUS_ADDRESS",
+                format!("unix:path={}", text(&socket)),
+            )
+            .output()
+            .expect("unshare");
+        let stderr = String::from_utf8_lossy(&hidden.stderr);
+        assert_eq!(hidden.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("connection refused"), "{stderr}");
+        assert_eq!(knob(&container, "pids.max"), "17");
+        end(&container);
+    }),
+    ours(
+        "a period without a quota outlives a reload of systemd",
+        |t| {
+            let bundle = scope(t, "system.slice").with(|config| {
+                config["linux"]["resources"]["cpu"] = json!({ "period": 50000 });
+            });
+            let none = if is_v1() { "-1" } else { "max" };
+            let container = start(t, &bundle);
+            let after_reload = || {
+                systemctl(&["daemon-reload"]);
+                knob(&container, "cpu.max")
+            };
+            assert_eq!(after_reload(), format!("{none} 50000"));
+            let flag = |flag: &str, value: &str| {
+                t.call(&["update", flag, value, &container.id]).ok();
+            };
+            flag("--cpu-period", "60000");
+            assert_eq!(after_reload(), format!("{none} 60000"));
+            flag("--cpu-quota", "30000");
+            assert_eq!(property(&unit(&bundle), "CPUQuotaPerSecUSec"), "500ms");
+            assert_eq!(after_reload(), "30000 60000");
+            flag("--cpu-period", "50000");
+            assert_eq!(after_reload(), "30000 50000");
+            // A percent is the least that systemd counts in; the file has it as it was asked.
+            flag("--cpu-quota", "12345");
+            assert_eq!(knob(&container, "cpu.max"), "12345 50000");
+            end(&container);
+        },
+    ),
+    ours(
+        "idle and the weight of block I/O outlive a reload of systemd",
+        |t| {
+            if is_v1() {
+                t.does_not_apply("on v1 systemd knows neither");
+            }
+            let bundle = scope(t, "system.slice");
+            let container = start(t, &bundle);
+            let unit = unit(&bundle);
+            let flag = |flag: &str, value: &str| {
+                t.call(&["update", flag, value, &container.id]).ok();
+                systemctl(&["daemon-reload"]);
+            };
+            flag("--cpu-share", "2048");
+            let weight = knob(&container, "cpu.weight");
+            assert_eq!(property(&unit, "CPUWeight"), weight);
+            flag("--cpu-idle", "1");
+            assert_eq!(property(&unit, "CPUWeight"), "idle");
+            assert_eq!(knob(&container, "cpu.idle"), "1");
+            flag("--cpu-idle", "0");
+            assert_eq!(knob(&container, "cpu.idle"), "0");
+            assert_eq!(knob(&container, "cpu.weight"), property(&unit, "CPUWeight"));
+            let path = own_cgroup(container.pid());
+            let weighs = |file: &&str| hierarchy("", &path).join(file).exists();
+            if ["io.weight", "io.bfq.weight"].iter().any(weighs) {
+                flag("--blkio-weight", "300");
+                assert_eq!(property(&unit, "IOWeight"), "2930");
+            }
+            end(&container);
+        },
+    ),
+    ours(
+        "cpuset, devices and unified keys are systemd's properties",
+        |t| {
+            let bundle = scope(t, "system.slice").with(|config| {
+                config["linux"]["resources"]["cpu"] = json!({ "cpus": "0", "mems": "0" });
+                let node = json!({ "path": "/dev/denied", "type": "c", "major": 10, "minor": 229 });
+                config["linux"]["devices"] = json!([node]);
+                config["linux"]["resources"]["devices"] =
+                    json!([{ "allow": false, "access": "rwm" }]);
+                if !is_v1() {
+                    config["linux"]["resources"]["unified"] = json!({ "memory.high": "50331648" });
+                }
+            });
+            let container = start(t, &bundle);
+            let unit = unit(&bundle);
+            let opened = || container.probe(&[], &["open", "/dev/denied", "0"]).answer();
+            assert_eq!(property(&unit, "AllowedCPUs"), "0");
+            assert_eq!(property(&unit, "AllowedMemoryNodes"), "0");
+            assert_eq!(property(&unit, "DevicePolicy"), "strict");
+            assert!(!property(&unit, "DeviceAllow").contains("/dev/char/10:229"));
+            assert_eq!(opened(), json!({ "errno": 1 }));
+            let mut resources = json!({
+                "cpu": { "cpus": "0-1" },
+                "devices": [
+                    { "allow": false, "access": "rwm" },
+                    { "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" },
+                ],
+            });
+            if !is_v1() {
+                assert_eq!(property(&unit, "MemoryHigh"), "50331648");
+                resources["unified"] = json!({ "memory.high": "33554432" });
+            }
+            update(t, &container, &resources).ok();
+            systemctl(&["daemon-reload"]);
+            assert_eq!(property(&unit, "AllowedCPUs"), "0-1");
+            assert!(property(&unit, "DeviceAllow").contains("/dev/char/10:229 rwm"));
+            assert_ne!(opened(), json!({ "errno": 1 }));
+            if !is_v1() {
+                assert_eq!(property(&unit, "MemoryHigh"), "33554432");
+                assert_eq!(knob(&container, "memory.high"), "33554432");
+            }
+            let first = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+            update(t, &container, &first).ok();
+            assert!(!property(&unit, "DeviceAllow").contains("/dev/char/10:229"));
+            assert_eq!(opened(), json!({ "errno": 1 }));
+            end(&container);
+        },
+    ),
+    ours("a container in a user namespace owns its scope", |t| {
+        if is_v1() {
+            t.does_not_apply("v1 can't be delegated safely");
+        }
+        let bundle = scope(t, "system.slice")
+            .in_user_namespace(100_000)
+            .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"])
+            .with(|config| {
+                let namespaces = config["linux"]["namespaces"].as_array_mut();
+                namespaces
+                    .expect("namespaces")
+                    .push(json!({ "type": "cgroup" }));
+            });
+        let container = start(t, &bundle);
+        let directory = hierarchy("", &own_cgroup(container.pid()));
+        let owner = |path: &Path| fs::metadata(path).expect("stat").uid();
+        assert_eq!(owner(&directory), 100_000);
+        assert_eq!(owner(&directory.join("cgroup.procs")), 100_000);
+        assert_eq!(owner(&directory.join("memory.max")), 0);
+        end(&container);
+    }),
 ];
+
+/// A case about what systemd is told, which runc 1.1.5 does otherwise or not.
+const fn ours(name: &'static str, run: fn(&Test)) -> Case {
+    Case::kernel(name, run)
+        .needs(Needs::Systemd)
+        .except(&[("runc", "1.1.5 tells systemd less, and first")])
+}
+
+/// `update -r FILE ID`.
+#[track_caller]
+fn update(t: &Test, container: &Container<'_>, resources: &Value) -> Outcome {
+    let path = t.directory.join("resources.json");
+    fs::write(&path, resources.to_string()).expect("write");
+    t.call(&["update", "-r", text(&path), &container.id])
+}
+
+/// A number in a file of the container's cgroup.
+#[track_caller]
+fn number(container: &Container<'_>, file: &str) -> u64 {
+    let text = knob(container, file);
+    text.parse().unwrap_or_else(|_| panic!("{file}: {text}"))
+}
 
 const fn runc(name: &'static str, run: fn(&Test)) -> Case {
     Case::runc(name, run).needs(Needs::Systemd)
@@ -344,6 +561,7 @@ fn knob(container: &Container<'_>, file: &str) -> String {
     match file {
         _ if !is_v1() => read("", file),
         "memory.max" => read("memory", "memory.limit_in_bytes"),
+        "memory.usage" => read("memory", "memory.usage_in_bytes"),
         "cpu.weight" => read("cpu", "cpu.shares"),
         "cpu.max" => format!(
             "{} {}",

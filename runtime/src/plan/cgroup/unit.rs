@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::devices::{self, Device, Policy};
-use super::{Write, unit_property};
+use super::{IfMissing, Write, unit_property};
 use crate::cgroup::hierarchy::Mode;
 use crate::dbus::wire::Value;
 use crate::error::{Error, Result};
@@ -102,7 +102,8 @@ impl Unit {
         mode: Mode,
         facts: &Facts,
     ) {
-        let mut limits = limits(writes, facts.version);
+        let mut limits = limits(writes, mode, facts.version);
+        limits.extend(oom_policy(writes, facts.version));
         limits.extend(
             rules
                 .and_then(|rules| device_policy(rules, mode, facts))
@@ -205,7 +206,7 @@ fn properties(id: &str, slice: &str, is_slice: bool) -> Vec<(String, Value)> {
 
 /// The properties for what is written to the kernel's files.
 #[must_use]
-pub fn limits(writes: &[Write], version: u32) -> Vec<(String, Value)> {
+pub fn limits(writes: &[Write], mode: Mode, version: u32) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     let mut add = |name: &str, value: Value| found.push((name.to_owned(), value));
     let written = |file: &str| {
@@ -221,24 +222,31 @@ pub fn limits(writes: &[Write], version: u32) -> Vec<(String, Value)> {
         ("memory.limit_in_bytes", "MemoryLimit"),
         ("pids.max", "TasksMax"),
         ("cpu.shares", "CPUShares"),
-        ("cpu.weight", "CPUWeight"),
     ] {
         if let Some(number) = written(file).and_then(amount) {
             add(property, Value::Uint64(number));
         }
     }
-    if let Some(weight) = written("io.weight")
-        .and_then(|text| text.strip_prefix("default "))
-        .and_then(amount)
-    {
-        add("IOWeight", Value::Uint64(weight));
+    // Since systemd 252 a weight of 0 is what the kernel calls idle.
+    let idle = mode == Mode::V2 && version >= 252 && written("cpu.idle") == Some("1");
+    let weight = written("cpu.weight").and_then(amount);
+    if let Some(weight) = if idle {
+        Some(0)
+    } else {
+        weight.filter(|weight| *weight > 0)
+    } {
+        add("CPUWeight", Value::Uint64(weight));
+    }
+    if let Some((property, weight)) = writes.iter().rev().find_map(io_weight) {
+        add(property, Value::Uint64(weight));
     }
     let (quota, period) = match written("cpu.max") {
         Some(both) => both.split_once(' ').unwrap_or((both, "100000")),
-        None => (
-            written("cpu.cfs_quota_us").unwrap_or(""),
-            written("cpu.cfs_period_us").unwrap_or("100000"),
-        ),
+        // Of what is not written a new cgroup has the kernel's defaults.
+        None => match (written("cpu.cfs_quota_us"), written("cpu.cfs_period_us")) {
+            (None, None) => ("", ""),
+            (quota, period) => (quota.unwrap_or("-1"), period.unwrap_or("100000")),
+        },
     };
     if let (Some(quota), Some(period @ 1..)) = (amount(quota), amount(period)) {
         add(
@@ -262,6 +270,32 @@ pub fn limits(writes: &[Write], version: u32) -> Vec<(String, Value)> {
         }
     }
     found
+}
+
+/// What of a write is the weight of all block I/O.
+fn io_weight(write: &Write) -> Option<(&'static str, u64)> {
+    let (property, value) = match (&*write.file, &write.if_missing) {
+        ("io.weight", _) => ("IOWeight", write.value.trim()),
+        ("io.bfq.weight", IfMissing::Else { value, .. }) => ("IOWeight", value.as_str()),
+        ("blkio.bfq.weight", _) => ("BlockIOWeight", write.value.as_str()),
+        _ => return None,
+    };
+    // A line of one device begins with its number.
+    let weight = value.strip_prefix("default ").unwrap_or(value).parse();
+    Some((property, weight.ok()?))
+}
+
+/// What systemd shall do when a process of the scope is killed for want of
+/// memory: kill the others, as `memory.oom.group` has it. A scope has the
+/// property since systemd 253, and only at its start.
+fn oom_policy(writes: &[Write], version: u32) -> Option<(String, Value)> {
+    let mut groups = writes
+        .iter()
+        .filter(|write| write.file == "memory.oom.group");
+    let asked = groups
+        .next_back()
+        .is_some_and(|write| write.value.trim() == "1");
+    (asked && version >= 253).then(|| ("OOMPolicy".to_owned(), Value::text("kill")))
 }
 
 /// A number as the kernel takes it; unlimited is the largest.
@@ -549,6 +583,41 @@ mod tests {
                 "CPUQuotaPerSecUSec=130000 CPUQuotaPeriodUSec=100000",
             ),
             (
+                "a period alone",
+                252,
+                r#"{"cpu":{"period":50000}}"#,
+                "CPUQuotaPerSecUSec=max CPUQuotaPeriodUSec=50000",
+                "CPUQuotaPerSecUSec=max CPUQuotaPeriodUSec=50000",
+            ),
+            (
+                "idle",
+                252,
+                r#"{"cpu":{"shares":1024,"idle":1}}"#,
+                "CPUShares=1024",
+                "CPUWeight=0",
+            ),
+            (
+                "not idle",
+                252,
+                r#"{"cpu":{"shares":1024,"idle":0}}"#,
+                "CPUShares=1024",
+                "CPUWeight=100",
+            ),
+            (
+                "idle before systemd 252",
+                251,
+                r#"{"cpu":{"shares":1024,"idle":1}}"#,
+                "CPUShares=1024",
+                "CPUWeight=100",
+            ),
+            (
+                "block I/O, but for single devices",
+                252,
+                r#"{"blockIO":{"weight":1000,"weightDevice":[{"major":8,"minor":0,"weight":10}]}}"#,
+                "BlockIOWeight=1000",
+                "IOWeight=10000",
+            ),
+            (
                 "an older systemd",
                 241,
                 r#"{"cpu":{"quota":50000,"cpus":"0"}}"#,
@@ -573,11 +642,32 @@ mod tests {
             let resources = Resources::parse(json.as_bytes()).unwrap();
             if !on_v1.is_empty() {
                 let v1 = v1::limits(&resources).unwrap();
-                assert_eq!(show(&limits(&v1.writes, version)), on_v1, "v1 {name}");
+                assert_eq!(
+                    show(&limits(&v1.writes, Mode::V1, version)),
+                    on_v1,
+                    "v1 {name}"
+                );
             }
             let v2 = v2::limits(&resources).unwrap();
-            assert_eq!(show(&limits(&v2.writes, version)), on_v2, "v2 {name}");
+            assert_eq!(
+                show(&limits(&v2.writes, Mode::V2, version)),
+                on_v2,
+                "v2 {name}"
+            );
         }
+    }
+
+    #[test]
+    fn a_group_that_dies_together_is_told_once_systemd_has_a_word_for_it() {
+        let policy = |value: &str, version| {
+            let json = format!(r#"{{"unified":{{"memory.oom.group":"{value}"}}}}"#);
+            let resources = Resources::parse(json.as_bytes()).unwrap();
+            let writes = v2::limits(&resources).unwrap().writes;
+            oom_policy(&writes, version).map(|found| show(&[found]))
+        };
+        assert_eq!(policy("1", 253).as_deref(), Some("OOMPolicy=kill"));
+        assert_eq!(policy("1", 252), None);
+        assert_eq!(policy("0", 253), None);
     }
 
     #[test]

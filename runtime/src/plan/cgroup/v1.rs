@@ -86,6 +86,12 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
         limits.write(Write::new("memory", file, -1, field).or_later().or_skip());
     }
     kernel_memory(memory, limits);
+    if let Some(kernel_tcp) = memory.kernel_tcp.filter(|value| *value != 0) {
+        let field = "linux.resources.memory.kernelTCP";
+        let file = "memory.kmem.tcp.limit_in_bytes";
+        // Newer kernels are built without.
+        limits.write(Write::new("memory", file, kernel_tcp, field).or_skip());
+    }
     if let Some(reservation) = memory.reservation.filter(|value| *value != 0) {
         let field = "linux.resources.memory.reservation";
         limits.write(Write::new(
@@ -118,9 +124,6 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
 pub(super) fn kernel_memory(memory: &Memory, limits: &mut Limits) {
     if memory.kernel.is_some_and(|value| value != 0) {
         limits.ignore("linux.resources.memory.kernel");
-    }
-    if memory.kernel_tcp.is_some_and(|value| value != 0) {
-        limits.ignore("linux.resources.memory.kernelTCP");
     }
     if memory.use_hierarchy == Some(false) {
         limits.ignore("linux.resources.memory.useHierarchy");
@@ -354,7 +357,7 @@ mod tests {
                 "the rest of memory",
                 r#"{"memory":{"reservation":4096,"swappiness":0,"disableOOMKiller":true,"kernel":1,"kernelTCP":1,"useHierarchy":false}}"#,
                 "memory.soft_limit_in_bytes=4096 memory.oom_control=1 memory.swappiness=0 \
-                 !linux.resources.memory.kernel !linux.resources.memory.kernelTCP !linux.resources.memory.useHierarchy",
+                 !linux.resources.memory.kernel !linux.resources.memory.useHierarchy",
             ),
             (
                 "swappiness not given",

@@ -58,6 +58,9 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
         limits.write(Write::new("memory", "memory.low", reservation, field));
     }
     kernel_memory(memory, limits);
+    if memory.kernel_tcp.is_some_and(|value| value != 0) {
+        limits.ignore("linux.resources.memory.kernelTCP");
+    }
     if memory.swappiness.is_some_and(|value| value != u64::MAX) {
         limits.ignore("linux.resources.memory.swappiness");
     }
