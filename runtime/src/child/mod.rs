@@ -111,7 +111,7 @@ pub struct Life<'a> {
 #[derive(Debug)]
 pub enum Entry<'a> {
     /// A new container.
-    Container(NewContainer<'a>),
+    Container(Box<NewContainer<'a>>),
     /// A running one.
     Running(Joined),
 }

@@ -39,7 +39,7 @@ pub(super) fn perform(
             fstype,
             source: name,
             ..
-        } => filesystem(root, mount, fstype, name, source),
+        } => filesystem(root, mount, fstype, name, source.as_ref()),
         What::Bind {
             source: path,
             recursive,
@@ -66,14 +66,14 @@ fn filesystem(
     mount: &Mount,
     fstype: &str,
     source: &str,
-    ids: Option<OwnedFd>,
+    ids: Option<&OwnedFd>,
 ) -> Result<()> {
     if mount.options.superblock.0 & Superblock::REMOUNT != 0 {
         return remount(root, mount, fstype, source);
     }
     let (target, options) = filesystem_target(root, mount, fstype)?;
     // What only a detached mount can carry.
-    let by_mount_call = || match &ids {
+    let by_mount_call = || match ids {
         Some(_) => Err(refused(format!("mount(2) can't idmap ({options})"))),
         None => by_mount_call(root, mount, &target, fstype, source, &options),
     };
@@ -89,7 +89,7 @@ fn filesystem(
     if options.copy_up {
         copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
     }
-    if let Some(ids) = &ids {
+    if let Some(ids) = ids {
         let mapped = Change {
             user_namespace: Some(ids.as_fd()),
             ..Change::default()

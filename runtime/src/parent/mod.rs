@@ -204,14 +204,14 @@ fn birth(
             preserved: options.preserved,
             unprivileged: options.rootless && namespaces.creates(NamespaceType::User),
         },
-        entry: Entry::Container(NewContainer {
+        entry: Entry::Container(Box::new(NewContainer {
             plan,
             joined,
             gate,
             state,
             hook_output,
             root: None,
-        }),
+        })),
     };
     let birth = Birth {
         flags: namespaces.clone_flags(),

@@ -237,6 +237,8 @@ const NOTES: &str = "
 * `process.execCPUAffinity`: for `exec` alone. Without it a process may run on all CPUs of the
   container's cpuset, whatever the engine was bound to.
 * `linux.netDevices`: permanent addresses that are valid everywhere are kept, routes are not.
+* `linux.seccomp.architectures[]`: there are tables for x86_64, x86, x32 and aarch64. Of any other, such
+  as `SCMP_ARCH_ARM`, which Docker's profile names on aarch64, programs are killed, with a warning.
 * `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
 * `linux.resources.hugepageLimits`: the reservation (`rsvd`) is limited too, where the kernel can.
 ";

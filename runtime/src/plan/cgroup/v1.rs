@@ -356,7 +356,8 @@ mod tests {
             (
                 "the rest of memory",
                 r#"{"memory":{"reservation":4096,"swappiness":0,"disableOOMKiller":true,"kernel":1,"kernelTCP":1,"useHierarchy":false}}"#,
-                "memory.soft_limit_in_bytes=4096 memory.oom_control=1 memory.swappiness=0 \
+                "memory.kmem.tcp.limit_in_bytes=1? memory.soft_limit_in_bytes=4096 \
+                 memory.oom_control=1 memory.swappiness=0 \
                  !linux.resources.memory.kernel !linux.resources.memory.useHierarchy",
             ),
             (
