@@ -247,9 +247,9 @@ pub(crate) const CASES: &[Case] = &[
             let bundle = Bundle::new(t).rootless().probe(&["pause"]);
             let container = t.start(&bundle);
             t.call(&["pause", &container.id])
-                .fails(1, &["the freezer controller is not available"]);
+                .fails(1, &["cgroup not exist"]);
             t.call(&["update", "--pids-limit", "9", &container.id])
-                .fails(1, &["cannot set pids limit"]);
+                .fails(1, &["cgroup not exist"]);
         },
     )
     .except(&[("runc", "has no list of processes then")]),
