@@ -82,8 +82,9 @@ impl Handle {
     /// As for [`open`](Self::open).
     pub fn open_child(pid: Pid) -> Result<Self> {
         match pidfd_open(pid) {
-            // Until Linux 5.3.
-            Err(error) if error.errno() == Errno::ENOSYS => Ok(Self {
+            // Until Linux 5.3; or a filter around us, the container's own where
+            // its hooks are run.
+            Err(error) if matches!(error.errno(), Errno::ENOSYS | Errno::EPERM) => Ok(Self {
                 held: Held::Child(pid),
             }),
             opened => Ok(Self::from_pidfd(opened?)),
