@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{Result, call};
@@ -48,7 +48,12 @@ pub fn make(dir: BorrowedFd<'_>, name: &str, mode: u32) -> Result<()> {
     let mode = Mode::from_bits_truncate(mode);
     call(mkdirat(dir, name, mode), || {
         format!("mkdirat([{}], {name:?}, {mode:?})", dir.as_raw_fd())
-    })
+    })?;
+    // By name, since the umask may have taken our own right to open it.
+    call(
+        fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink),
+        || format!("fchmodat([{}], {name:?}, {mode:?})", dir.as_raw_fd()),
+    )
 }
 
 /// Opens the file `name` in `dir` for reading.
