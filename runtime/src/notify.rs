@@ -30,6 +30,10 @@ const BARRIER_MS: u16 = 30_000;
 /// The longest message of sd_notify(3) that is read.
 const LONGEST: usize = 4096;
 
+/// How many messages are read before it is looked for something else to do: a
+/// container may send them faster than they are read.
+const AT_ONCE: usize = 64;
+
 /// The manager's socket, if we were started with one.
 #[must_use]
 pub fn manager() -> Option<OsString> {
@@ -44,7 +48,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens in `directory`, for a container that may run as any user.
+    /// Listens in `directory`, for a container that may run as any user. The
+    /// caller sees to it that nobody else does.
     ///
     /// # Errors
     /// Those of bind(2).
@@ -53,6 +58,11 @@ impl Relay {
         // By descriptor: a socket's path is at most 107 bytes long.
         let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()));
         let make = || -> io::Result<UnixDatagram> {
+            // Left by a `start` that was killed; nobody listens any more.
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let socket = UnixDatagram::bind(&path)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
             socket.set_nonblocking(true)?;
@@ -88,7 +98,10 @@ impl Relay {
     /// A manager that can't be reached.
     pub fn pass(&self, pid: i32) -> Result<bool> {
         let mut buffer = [0_u8; LONGEST];
-        while let Ok(length) = self.socket.recv(&mut buffer) {
+        for _ in 0..AT_ONCE {
+            let Ok(length) = self.socket.recv(&mut buffer) else {
+                break;
+            };
             if let Some(line) = readiness(&buffer[..length]) {
                 self.tell(line, pid)
                     .context(|| format!("tell {:?} that the container is ready", self.manager))?;

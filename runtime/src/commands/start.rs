@@ -29,6 +29,8 @@ use crate::timing;
 pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
     let container = Root::open(global.root.as_deref())?.lock(&start.id)?;
     let record = container.record()?;
+    check_created(&container, &record)?;
+    // Not earlier: the one that has started it may still listen.
     let relay = relay(&container)?;
     open_gate(&container, &record)?;
     let spec = Spec::parse(&container.read(CONFIG)?)?;
@@ -74,19 +76,23 @@ fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result
     }
 }
 
-/// Lets the waiting process go and hears what became of it.
-fn open_gate(container: &Locked, record: &Record) -> Result<()> {
+/// Only a container that waits at its gate can be started.
+fn check_created(container: &Locked, record: &Record) -> Result<()> {
     match container.status(record, || super::delete::is_frozen(record))? {
-        Status::Created => {}
+        Status::Created => Ok(()),
         Status::Stopped => {
             let text = "cannot start a container that has stopped";
-            return Err(Error::new(Kind::WrongState, text));
+            Err(Error::new(Kind::WrongState, text))
         }
         _ => {
             let text = "cannot start an already running container";
-            return Err(Error::new(Kind::WrongState, text));
+            Err(Error::new(Kind::WrongState, text))
         }
     }
+}
+
+/// Lets the waiting process go and hears what became of it.
+fn open_gate(container: &Locked, record: &Record) -> Result<()> {
     let gone = || {
         Error::new(
             Kind::NotRunning,
