@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags};
 
 use super::classic;
 use super::root::Root;
-use super::rootfs::{PreparedRoot, keeps_shared};
+use super::rootfs::{PreparedRoot, by_number, keeps_shared};
 use crate::error::{Context, Result};
 use crate::plan::mounts::{Entry, Rootfs};
 use crate::sys;
@@ -25,7 +25,7 @@ pub fn enter(prepared: PreparedRoot, rootfs: &Rootfs) -> Result<()> {
     let PreparedRoot { root } = prepared;
     match rootfs.entry {
         Entry::Pivot => pivot(&root, rootfs),
-        Entry::Move => move_to_top(&root, rootfs),
+        Entry::Move => move_to_top(&root),
         Entry::Chroot => change_root(&root),
     }
     .context(|| format!("enter rootfs {:?}", rootfs.path))
@@ -60,12 +60,14 @@ fn pivot(root: &Root, rootfs: &Rootfs) -> Result<()> {
 /// root is moved over the host's. That stays mounted below, so first every
 /// procfs and sysfs goes that is not the container's: the kernel takes an
 /// unmasked one as the permission to mount a fresh one (runtime.md D.2.3).
-fn move_to_top(root: &Root, rootfs: &Rootfs) -> Result<()> {
+fn move_to_top(root: &Root) -> Result<()> {
+    // As the kernel names it, in mountinfo too: config.json may have links in it.
+    let ours = file::read_link(CWD, by_number(root.as_fd()).as_os_str())?;
     let mountinfo = sys::call(std::fs::read("/proc/self/mountinfo"), || {
         "read(\"/proc/self/mountinfo\")".to_owned()
     })?;
     for path in kernel_filesystems(&mountinfo) {
-        if !path.starts_with(&rootfs.path) && !Defence::HiddenProcfs.is_out() {
+        if !path.starts_with(&ours) && !Defence::HiddenProcfs.is_out() {
             hide(&path)?;
         }
     }
