@@ -23,6 +23,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::capabilities::Capabilities;
 use crate::plan::process::Process;
 use crate::sys::credentials::{self, CapabilitySets};
+use crate::sys::file::Links;
 use crate::sys::mutation::Defence;
 use crate::sys::{self, descriptors, file, process};
 
@@ -182,8 +183,9 @@ pub fn reopen_null() -> Result<()> {
     Ok(())
 }
 
-/// Makes the working directory where the image has none, while still root.
-/// What can't be made shows when it is entered.
+/// Makes the working directory where the image has none, while still root: 0755,
+/// whatever umask we were started with. What can't be made shows when it is
+/// entered.
 pub fn make_directory(process: &Process) {
     use std::os::unix::ffi::OsStrExt;
     let path = Path::new(std::ffi::OsStr::from_bytes(process.cwd.to_bytes()));
@@ -193,7 +195,13 @@ pub fn make_directory(process: &Process) {
     // Behind pivot_root no name leads out, but a preserved descriptor may, by its
     // number in /proc: a magic link, which this look-up refuses.
     let root = file::open(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY).map(Root::new);
-    let _ = root.and_then(|root| root.find_or_make(path, Missing::Directory));
+    let Ok(root) = root else { return };
+    if root.find(path, Links::Follow).is_ok() {
+        return;
+    }
+    let umask = file::set_umask(0o022);
+    let _ = root.find_or_make(path, Missing::Directory);
+    let _ = file::set_umask(umask);
 }
 
 fn change_directory(process: &Process) -> Result<()> {
@@ -204,18 +212,22 @@ fn change_directory(process: &Process) -> Result<()> {
 }
 
 /// A working directory outside the root, reached by a descriptor of the host,
-/// has no absolute path here (CVE-2024-21626).
+/// has no absolute path here (CVE-2024-21626); one that the kernel doesn't tell
+/// the path of may be such a one.
 fn check_directory(planned: &Process) -> Result<()> {
-    let outside = match process::working_directory() {
-        Ok(path) => !path.starts_with(b"/"),
-        Err(error) => error.errno() == Errno::ENOENT,
-    };
-    if outside && !Defence::WorkingDirectory.is_out() {
-        let text = format!(
-            "working directory {:?} is outside of the container's root filesystem",
-            planned.cwd
-        );
-        return Err(Error::new(Kind::InvalidConfig, text));
+    let outside = format!(
+        "working directory {:?} is outside of the container's root filesystem",
+        planned.cwd
+    );
+    match process::working_directory() {
+        _ if Defence::WorkingDirectory.is_out() => Ok(()),
+        Ok(path) if path.starts_with(b"/") => Ok(()),
+        Ok(_) => Err(Error::new(Kind::InvalidConfig, outside)),
+        Err(error) if error.errno() == Errno::ENOENT => {
+            Err(Error::new(Kind::InvalidConfig, outside))
+        }
+        Err(error) => {
+            Err(error).context(|| format!("find out where working directory {:?} is", planned.cwd))
+        }
     }
-    Ok(())
 }
