@@ -135,7 +135,7 @@ fn enter_namespaces(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()>
         fork_again(life, namespaces.second_clone_flags())?;
     }
     if namespaces.contains(NamespaceType::User) {
-        namespaces::become_root()?;
+        namespaces::become_root(life.process.keep_groups)?;
     }
     // Not earlier: the root of the new view is the cgroup that the process is
     // in, and only now the parent has settled that.

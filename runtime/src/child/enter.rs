@@ -49,7 +49,7 @@ pub(super) fn enter(life: &Life<'_>, joined: &mut Joined) -> Result<()> {
         container::fork_again(life, CloneFlags::empty())?;
     }
     if joined.namespaces.contains(CloneFlags::CLONE_NEWUSER) {
-        namespaces::become_root()?;
+        namespaces::become_root(life.process.keep_groups)?;
     }
     life.progress.reach(Step::Session);
     sys::call(nix::unistd::setsid().map(drop), || "setsid()".to_owned())?;

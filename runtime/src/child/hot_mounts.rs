@@ -46,7 +46,7 @@ pub fn perform(work: &Work) -> Result<()> {
     let entered = work.init.enter(work.namespaces);
     entered.context(|| "enter the container's namespaces")?;
     if work.user_namespace {
-        namespaces::become_root()?;
+        namespaces::become_root(false)?;
     }
     credentials::set_dumpable(false)?;
     let _ = file::set_umask(0);

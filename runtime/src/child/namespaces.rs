@@ -100,15 +100,18 @@ pub fn unshare_time(offsets: Option<&str>, unprivileged: bool) -> Result<()> {
 
 /// Becomes root of the user namespace that this process has just entered, so
 /// that what it makes belongs to somebody there. The change of ids undoes the
-/// process's guard (prctl(2), PR_SET_PDEATHSIG), which is set again.
+/// process's guard (prctl(2), PR_SET_PDEATHSIG), which is set again. The
+/// supplementary groups go, unless they are to be kept.
 ///
 /// # Errors
 /// `EINVAL` if the namespace maps no id 0.
-pub fn become_root() -> Result<()> {
-    match credentials::set_groups(&[]) {
-        // Groups can't be changed where gids were mapped without privilege.
-        Err(error) if error.errno() != Errno::EPERM => return Err(error.into()),
-        _ => {}
+pub fn become_root(keep_groups: bool) -> Result<()> {
+    if !keep_groups {
+        match credentials::set_groups(&[]) {
+            // Groups can't be changed where gids were mapped without privilege.
+            Err(error) if error.errno() != Errno::EPERM => return Err(error.into()),
+            _ => {}
+        }
     }
     credentials::set_gid(0)
         .and_then(|()| credentials::set_uid(0))
