@@ -6,20 +6,27 @@
 //! forward it to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Context, Result};
 use crate::notify::Relay;
 use crate::sys::handle::Handle;
 use crate::sys::process::{self, Interest};
 use crate::sys::signal::Blocked;
-use crate::sys::{descriptors, terminal};
+use crate::sys::{descriptors, file, terminal};
 
-/// How long the last output may take when something still holds the terminal.
+/// How long the last output may take when something still holds the terminal,
+/// not counting how long its reader takes.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+/// How much of it there is at most when a process ends: more than a terminal
+/// holds (drivers/tty/pty.c).
+const LAST_BYTES: usize = 64 * 1024;
 
 /// The supervision of one process.
 #[derive(Debug)]
@@ -59,12 +66,17 @@ impl Foreground {
             watched.extend(process.pollable().map(|end| (end, Interest::Read)));
             watched.extend(relay.iter().map(|relay| (relay.as_fd(), Interest::Read)));
             let first = watched.len();
+            let ends = terminal.as_ref().map(Terminal::ends).unwrap_or_default();
             if let Some(terminal) = &terminal {
-                watched.extend(terminal.interests());
+                watched.extend(ends.iter().map(|(end, how)| (terminal.fd(*end), *how)));
             }
             let ready = process::poll(&watched, None)?;
             if let Some(terminal) = &mut terminal {
-                terminal.copy(&ready[first..]);
+                let ready = ready[first..].iter().map(|(input, room)| input | room);
+                for ((end, _), _) in ends.iter().zip(ready).filter(|(_, ready)| *ready) {
+                    terminal.copy(*end);
+                }
+                terminal.type_in();
             }
             // We are the process to watch: we end with the container.
             let ours = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
@@ -74,7 +86,7 @@ impl Foreground {
             self.forward_signals(process, terminal.as_ref())?;
             if let Some(code) = reap(pid)? {
                 if let Some(terminal) = &mut terminal {
-                    terminal.drain();
+                    terminal.drain(&self.signals);
                 }
                 return Ok(code);
             }
@@ -109,7 +121,8 @@ fn reap(pid: Pid) -> Result<Option<u8>> {
     Ok(code)
 }
 
-/// The process's terminal and ours, joined.
+/// The process's terminal and ours, joined. Neither side ever waits in a write:
+/// what the other does not take is kept, and no more is read meanwhile.
 #[derive(Debug)]
 struct Terminal {
     master: OwnedFd,
@@ -120,12 +133,28 @@ struct Terminal {
     typed: Vec<u8>,
     /// Whether our standard input has not ended.
     input: bool,
+    /// Printed, and not yet taken by who reads our output.
+    printed: Vec<u8>,
+    /// Our standard output, where it could be opened again to never block.
+    output: Option<OwnedFd>,
     /// Ends with the supervision and gives the terminal its mode back.
     _raw: Option<terminal::Raw>,
 }
 
+/// Whom a [`Terminal`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Master,
+    Input,
+    Output,
+}
+
 const STDIN: i32 = 0;
 const STDOUT: i32 = 1;
+
+/// What is read at once: as much as a pipe takes at least that poll(2) says has
+/// room (`PIPE_BUF`).
+const BUFFER: usize = 4096;
 
 impl Terminal {
     /// Takes over the master; our own terminal, if we have one, becomes raw.
@@ -139,6 +168,8 @@ impl Terminal {
             peer: Some(peer),
             typed: Vec::new(),
             input: true,
+            printed: Vec::new(),
+            output: reopen_output(),
             _raw: raw,
         };
         terminal.copy_size();
@@ -152,66 +183,146 @@ impl Terminal {
         }
     }
 
-    /// What to wait for: the master always, our input while there is none
-    /// left to hand on.
-    fn interests(&self) -> Vec<(BorrowedFd<'_>, Interest)> {
-        if !self.typed.is_empty() {
-            return vec![(self.master.as_fd(), Interest::ReadWrite)];
-        }
-        let mut interests = vec![(self.master.as_fd(), Interest::Read)];
-        if self.input {
-            interests.push((descriptors::standard(STDIN), Interest::Read));
-        }
-        interests
+    /// What to wait for: input of either side while there is none left to hand
+    /// on, else room for that.
+    fn ends(&self) -> Vec<(End, Interest)> {
+        let (printed, typed) = (!self.printed.is_empty(), !self.typed.is_empty());
+        let master = match (printed, typed) {
+            (false, false) => Some(Interest::Read),
+            (false, true) => Some(Interest::ReadWrite),
+            (true, true) => Some(Interest::Write),
+            (true, false) => None,
+        };
+        let input = (self.input && !typed).then_some(Interest::Read);
+        let output = printed.then_some(Interest::Write);
+        [
+            (End::Master, master),
+            (End::Input, input),
+            (End::Output, output),
+        ]
+        .into_iter()
+        .filter_map(|(end, interest)| Some((end, interest?)))
+        .collect()
     }
 
-    /// Copies what is there, in both directions.
-    fn copy(&mut self, ready: &[(bool, bool)]) {
-        if ready.first().is_some_and(|(readable, _)| *readable) {
-            self.copy_output();
-        }
-        if ready.get(1).is_some_and(|(readable, _)| *readable) {
-            let mut buffer = [0_u8; 4096];
-            match descriptors::read(descriptors::standard(STDIN), &mut buffer) {
-                Ok(length) if length > 0 => self.typed.extend_from_slice(&buffer[..length]),
-                _ => self.input = false,
-            }
-        }
-        if !self.typed.is_empty() {
-            match nix::unistd::write(&self.master, &self.typed) {
-                Ok(written) => drop(self.typed.drain(..written)),
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(_) => self.typed.clear(),
-            }
+    fn fd(&self, end: End) -> BorrowedFd<'_> {
+        match (end, &self.output) {
+            (End::Master, _) => self.master.as_fd(),
+            (End::Input, _) => descriptors::standard(STDIN),
+            (End::Output, Some(output)) => output.as_fd(),
+            (End::Output, None) => descriptors::standard(STDOUT),
         }
     }
 
-    /// Copies one buffer from the process to our output; whether there may be
-    /// more.
-    fn copy_output(&self) -> bool {
-        let mut buffer = [0_u8; 4096];
+    /// Does what `end` is ready for, but for [`type_in`](Self::type_in).
+    fn copy(&mut self, end: End) {
+        match end {
+            End::Master if self.printed.is_empty() => drop(self.read_printed()),
+            End::Master => {}
+            End::Input => {
+                let mut buffer = [0_u8; BUFFER];
+                match descriptors::read(self.fd(End::Input), &mut buffer) {
+                    Ok(length) if length > 0 => self.typed.extend_from_slice(&buffer[..length]),
+                    _ => self.input = false,
+                }
+            }
+            End::Output => self.print(),
+        }
+    }
+
+    /// Hands on what was typed.
+    fn type_in(&mut self) {
+        if !self.typed.is_empty() {
+            self.typed = left_of(&self.typed, self.fd(End::Master));
+        }
+    }
+
+    /// Hands on what was printed.
+    fn print(&mut self) {
+        self.printed = left_of(&self.printed, self.fd(End::Output));
+    }
+
+    /// Reads what the process has printed; whether there may be more.
+    fn read_printed(&mut self) -> bool {
+        let mut buffer = [0_u8; BUFFER];
         match descriptors::read(self.master.as_fd(), &mut buffer) {
-            Ok(length) if length > 0 => {
-                let output = descriptors::standard(STDOUT);
-                descriptors::write_all(output, &buffer[..length]).is_ok()
+            Ok(length) => {
+                self.printed.extend_from_slice(&buffer[..length]);
+                length > 0
             }
             Err(error) => error.errno() == Errno::EAGAIN,
-            Ok(_) => false,
         }
     }
 
     /// Copies what the process wrote last. The kernel hands it over in the
-    /// background, so an empty read is no end; a hang-up is.
-    fn drain(&mut self) {
+    /// background, so an empty read is no end; a hang-up is. All of it is
+    /// printed, however long that takes, unless we are told to end.
+    fn drain(&mut self, signals: &Blocked) {
         self.peer = None;
-        let deadline = Instant::now() + LAST_OUTPUT;
-        while Instant::now() < deadline {
-            let ready = process::poll_readable(&[self.master.as_fd()], Some(50));
-            if matches!(ready, Ok(ready) if ready == [true]) && !self.copy_output() {
-                return;
+        let mut deadline = Instant::now() + LAST_OUTPUT;
+        let mut read = 0;
+        loop {
+            if self.printed.is_empty() {
+                if read >= LAST_BYTES || Instant::now() >= deadline {
+                    return;
+                }
+                let ready = process::poll_readable(&[self.master.as_fd()], Some(50));
+                if matches!(ready, Ok(ready) if ready == [true]) && !self.read_printed() {
+                    return;
+                }
+                read += self.printed.len();
+                continue;
             }
+            let begin = Instant::now();
+            let watched = [
+                (signals.as_fd(), Interest::Read),
+                (self.fd(End::Output), Interest::Write),
+            ];
+            match process::poll(&watched, None).as_deref() {
+                Ok([(true, _), _]) if asks_to_end(signals) => return,
+                Ok([_, (false, false)]) => {}
+                Ok(_) => self.print(),
+                Err(_) => return,
+            }
+            deadline += begin.elapsed();
         }
     }
+}
+
+/// What is left of `bytes` when `fd` has taken what it takes now; nothing once
+/// nobody reads there any more.
+fn left_of(bytes: &[u8], fd: BorrowedFd<'_>) -> Vec<u8> {
+    match nix::unistd::write(fd, bytes) {
+        Ok(written) => bytes[written..].to_vec(),
+        Err(Errno::EAGAIN | Errno::EINTR) => bytes.to_vec(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Our standard output once more, if it is a pipe or a terminal, such that no
+/// write to it waits. The flag for that belongs to what was opened, which others
+/// have too. What can't be opened again is written to when it has room.
+fn reopen_output() -> Option<OwnedFd> {
+    let output = descriptors::standard(STDOUT);
+    let stat = file::stat(output).ok()?;
+    let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    if !is_pipe && !nix::unistd::isatty(output).unwrap_or(false) {
+        return None;
+    }
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    file::open(Path::new("/proc/self/fd/1"), flags).ok()
+}
+
+/// Whether one of the signals that have come is a request to end.
+fn asks_to_end(signals: &Blocked) -> bool {
+    let mut asked = false;
+    while let Ok(Some(signal)) = signals.next() {
+        asked |= matches!(
+            signal,
+            libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
+        );
+    }
+    asked
 }
 
 /// Makes this process the one that orphans of the container fall to.

@@ -515,6 +515,8 @@ pub fn working_directory() -> Result<Vec<u8>> {
 pub enum Interest {
     /// Input, or its end.
     Read,
+    /// Room for output.
+    Write,
     /// Input, and room for output.
     ReadWrite,
 }
@@ -534,6 +536,7 @@ pub fn poll(
         .iter()
         .map(|(fd, interest)| match interest {
             Interest::Read => PollFd::new(fd.as_fd(), PollFlags::POLLIN),
+            Interest::Write => PollFd::new(fd.as_fd(), PollFlags::POLLOUT),
             Interest::ReadWrite => PollFd::new(fd.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT),
         })
         .collect();
