@@ -144,9 +144,11 @@ fn settle(
     state: &State,
     rootless: bool,
 ) -> Result<()> {
-    newborn.ensure_membership(cgroup)?;
-    set_oom_score(newborn.pid, &plan.process, rootless)?;
-    raise_limits(newborn.pid, &plan.process)?;
+    newborn
+        .ensure_membership(cgroup)
+        .and_then(|()| set_oom_score(newborn.pid, &plan.process, rootless))
+        .and_then(|()| raise_limits(newborn.pid, &plan.process))
+        .map_err(|error| newborn.last_words().unwrap_or(error))?;
     newborn.go(cgroup)?;
     seal::let_go();
     newborn.until_ready(|newborn, message| match message {

@@ -128,15 +128,8 @@ fn make(
     timing::mark("record");
 
     // While the child begins its namespaces, its session and its mounts.
-    cgroup.create_v1(&plan.cgroup)?;
-    timing::mark("cgroups of v1");
-    cgroup.apply(&plan.cgroup)?;
-    timing::mark("limits");
-    cgroup.start_unit(&plan.cgroup, newborn.pid)?;
-    newborn.ensure_membership(cgroup)?;
-    let flags = plan.namespaces.clone_flags();
-    raise_limits(newborn.pid, &plan.process)?;
-    settle_ids(newborn.pid, plan, rootless, flags)?;
+    settle(plan, newborn, cgroup, rootless)
+        .map_err(|error| newborn.last_words().unwrap_or(error))?;
     newborn.go(cgroup)?;
     seal::let_go();
     timing::mark("unit, limits and ids of the process");
@@ -170,6 +163,19 @@ fn make(
     record.creating = false;
     container.save(record)?;
     announce.publish(newborn.pid, &newborn.handle)
+}
+
+/// Settles what the child waits for before it enters its cgroups.
+fn settle(plan: &Plan, newborn: &Newborn, cgroup: &mut Cgroup, rootless: bool) -> Result<()> {
+    cgroup.create_v1(&plan.cgroup)?;
+    timing::mark("cgroups of v1");
+    cgroup.apply(&plan.cgroup)?;
+    timing::mark("limits");
+    cgroup.start_unit(&plan.cgroup, newborn.pid)?;
+    newborn.ensure_membership(cgroup)?;
+    raise_limits(newborn.pid, &plan.process)?;
+    let flags = plan.namespaces.clone_flags();
+    settle_ids(newborn.pid, plan, rootless, flags)
 }
 
 /// Whether policy and I/O priority are ours to set: root of a user namespace has

@@ -232,6 +232,20 @@ impl Newborn {
         }
     }
 
+    /// Why the child has failed or died before it was told to go, if it has: then
+    /// what is done to it meanwhile fails too, and less tellingly.
+    #[must_use]
+    pub fn last_words(&self) -> Option<Error> {
+        match process::poll_readable(&[self.channel.as_fd()], Some(0)) {
+            Ok(ready) if ready == [true] => match self.channel.receive() {
+                Ok(FromChild::Failed(error)) => Some(error),
+                Ok(FromChild::Closed) => Some(self.died()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Notes the steps that the child has taken so far.
     pub fn note_steps(&self) {
         timing::child(&self.progress.reached());
