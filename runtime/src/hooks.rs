@@ -154,24 +154,53 @@ impl Log {
     }
 }
 
+/// Where hooks run, and with what.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The working directory, as under runc the bundle for those on the host;
+    /// `None` leaves ours. One that is not there any more does, too: it is no
+    /// reason not to run a hook that cleans up.
+    pub directory: Option<&'a Path>,
+    /// What a hook without an environment of its own gets.
+    pub env: &'a [CString],
+    /// Where a hook writes to; elsewhere to us.
+    pub output: &'a Output,
+}
+
+impl<'a> Place<'a> {
+    /// In `directory`, with an empty environment.
+    #[must_use]
+    pub fn new(directory: &'a Path, output: &'a Output) -> Self {
+        Self {
+            directory: Some(directory),
+            env: &[],
+            output,
+        }
+    }
+}
+
 /// Runs the hooks of the moment after the container's program was executed.
 ///
 /// # Errors
 /// As for [`run_all`].
-pub fn run_poststart(hooks: &Hooks, state: &[u8], unwanted: &dyn Fn() -> bool) -> Result<()> {
+pub fn run_poststart(
+    hooks: &Hooks,
+    state: &[u8],
+    bundle: &Path,
+    unwanted: &dyn Fn() -> bool,
+) -> Result<()> {
     if hooks.poststart.is_empty() {
         return Ok(());
     }
     let output = Output::open(&hooks.output)?;
-    run_all("poststart", &hooks.poststart, state, &[], &output, unwanted)
+    let place = Place::new(bundle, &output);
+    run_all("poststart", &hooks.poststart, state, place, unwanted)
 }
 
 /// Runs the hooks of `moment` in order; the first that fails ends it.
 ///
-/// `state` is the container's state as compact JSON; `env` is what a hook
-/// without an environment of its own gets; to `output` it writes, and elsewhere
-/// to us. A hook that runs is killed once `unwanted` says so, which is asked now
-/// and then.
+/// `state` is the container's state as compact JSON. A hook that runs is killed
+/// once `unwanted` says so, which is asked now and then.
 ///
 /// # Errors
 /// The hook, and its exit status with what it printed, or its timeout.
@@ -179,8 +208,7 @@ pub fn run_all(
     moment: &str,
     hooks: &[Hook],
     state: &[u8],
-    env: &[CString],
-    output: &Output,
+    place: Place<'_>,
     unwanted: &dyn Fn() -> bool,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -189,7 +217,7 @@ pub fn run_all(
     // A hook need not read its input.
     let _ignored = signal::IgnoredPipe::new()?;
     for (at, hook) in hooks.iter().enumerate() {
-        run(hook, state, env, output, unwanted)
+        run(hook, state, place, unwanted)
             .map_err(|error| error.with_kind(Kind::Hook))
             .context(|| format!("{moment} hook #{at} {:?}", hook.path))?;
     }
@@ -216,12 +244,11 @@ pub fn always_wanted() -> bool {
 fn run(
     hook: &Hook,
     state: &[u8],
-    env: &[CString],
-    output: &Output,
+    place: Place<'_>,
     unwanted: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let before = output.lengths();
-    let mut running = spawn(hook, env, output)?;
+    let before = place.output.lengths();
+    let mut running = spawn(hook, place)?;
     // One beyond the end of time is none.
     let deadline = hook
         .timeout
@@ -235,7 +262,7 @@ fn run(
             return Err(Error::new(Kind::Hook, format!("timed out after {limit} s")));
         };
         match running.wait(wait) {
-            Ok(true) => return running.finish(|| output.since(before)),
+            Ok(true) => return running.finish(|| place.output.since(before)),
             Ok(false) => {}
             Err(error) => {
                 running.kill();
@@ -264,7 +291,7 @@ fn time_left(deadline: Option<Instant>) -> Option<u16> {
 }
 
 /// Starts the hook.
-fn spawn(hook: &Hook, env: &[CString], output: &Output) -> Result<Running> {
+fn spawn(hook: &Hook, place: Place<'_>) -> Result<Running> {
     let (stdin_read, stdin_write) = descriptors::pipe()?;
     let (output_read, output_write) = descriptors::pipe()?;
     let (status_read, status_write) = descriptors::pipe()?;
@@ -276,10 +303,10 @@ fn spawn(hook: &Hook, env: &[CString], output: &Output) -> Result<Running> {
         Forked::Parent(pid, handle) => (pid, handle),
         Forked::Child => {
             let us = output_write.as_fd();
-            let [stdout, stderr] = [&output.stdout, &output.stderr]
+            let [stdout, stderr] = [&place.output.stdout, &place.output.stderr]
                 .map(|log| log.as_ref().map_or(us, |log| log.file.as_fd()));
             let stdio = [stdin_read.as_fd(), stdout, stderr];
-            let Err(error) = execute(hook, env, stdio);
+            let Err(error) = execute(hook, place, stdio);
             let _ = descriptors::write_all(status_write.as_fd(), error.to_string().as_bytes());
             process::exit_now(127);
         }
@@ -297,7 +324,10 @@ fn spawn(hook: &Hook, env: &[CString], output: &Output) -> Result<Running> {
 }
 
 /// The hook's own side, up to its program.
-fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 3]) -> Result<Infallible> {
+fn execute(hook: &Hook, place: Place<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Infallible> {
+    if let Some(directory) = place.directory {
+        let _ = nix::unistd::chdir(directory);
+    }
     let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
     for (number, fd) in (0..).zip(stdio) {
         descriptors::duplicate_onto(fd, number)?;
@@ -306,7 +336,7 @@ fn execute(hook: &Hook, env: &[CString], stdio: [BorrowedFd<'_>; 3]) -> Result<I
         descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
     }
     signal::reset_all()?;
-    let env = hook.env.as_deref().unwrap_or(env);
+    let env = hook.env.as_deref().unwrap_or(place.env);
     Ok(process::execve(&hook.path, &hook.args, env)?)
 }
 

@@ -7,9 +7,10 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rrun::hooks::{Output, always_wanted, run_all};
+use rrun::hooks::{Output, Place, always_wanted, run_all};
 use rrun::plan::hooks::Hook;
 
 #[test]
@@ -38,8 +39,11 @@ fn outcome(script: &str, timeout: Option<u64>) -> String {
         "poststart",
         &hooks,
         br#"{"id":"web"}"#,
-        &env,
-        &Output::default(),
+        Place {
+            directory: None,
+            env: &env,
+            output: &Output::default(),
+        },
         &always_wanted,
     ) {
         Ok(()) => "ok".to_owned(),
@@ -94,8 +98,7 @@ fn a_missing_hook_is_an_error_that_names_it() {
             "prestart",
             &[hook],
             b"{}",
-            &[],
-            &Output::default(),
+            Place::new(Path::new("/"), &Output::default()),
             &always_wanted
         )
         .unwrap_err()
@@ -110,8 +113,7 @@ fn a_hook_that_nobody_wants_any_more_is_killed() {
             "prestart",
             &[shell("exec sleep 1000", None)],
             b"{}",
-            &[],
-            &Output::default(),
+            Place::new(Path::new("/"), &Output::default()),
             &|| true
         )
         .unwrap_err()

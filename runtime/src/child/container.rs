@@ -8,11 +8,11 @@ use rustix::fs::OFlags;
 
 use super::namespaces::{self, OpenNamespace};
 use super::progress::Step;
-use super::rootfs::BegunRoot;
+use super::rootfs::{BegunRoot, PreparedRoot};
 use super::start::Gate;
 use super::{Life, console, device, identity, isolation, lsm, pivot, rootfs};
 use crate::error::{Context, Result};
-use crate::hooks::{self, Output, State};
+use crate::hooks::{self, Output, Place, State};
 use crate::plan::Plan;
 use crate::plan::namespaces::NamespaceType;
 use crate::sys::{self, credentials, file, namespace, process};
@@ -100,7 +100,7 @@ pub(super) fn make(life: &Life<'_>, container: &mut NewContainer<'_>) -> Result<
         root.take_sources(life.sources()?);
     }
     let root = root.complete(&plan.rootfs)?;
-    run_hooks_before_pivot(life, container)?;
+    run_hooks_before_pivot(life, container, &root)?;
     life.progress.reach(Step::Pivot);
     pivot::enter(root, &plan.rootfs)?;
 
@@ -200,8 +200,13 @@ pub(super) fn join_keyring(life: &Life<'_>, user_namespace: bool) -> Result<()> 
 }
 
 /// The hooks that see the mounts done and the host's root still there: first
-/// those of the runtime's namespaces, then those of the container's.
-fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Result<()> {
+/// those of the runtime's namespaces, then those of the container's, which as
+/// under runc have the root for their working directory.
+fn run_hooks_before_pivot(
+    life: &Life<'_>,
+    container: &NewContainer<'_>,
+    root: &PreparedRoot,
+) -> Result<()> {
     let hooks = &container.plan.hooks;
     // Devices are moved by the parent, too.
     if hooks.before_pivot() || !container.plan.net_devices.is_empty() {
@@ -219,8 +224,7 @@ fn run_hooks_before_pivot(life: &Life<'_>, container: &NewContainer<'_>) -> Resu
         "createContainer",
         &hooks.create_container,
         &state,
-        &[],
-        container.hook_output,
+        Place::new(&rootfs::by_number(root.dir()), container.hook_output),
         &hooks::always_wanted,
     )
     .context(|| "before pivot")

@@ -10,7 +10,7 @@ use super::progress::Step;
 use super::{Life, identity, program, scheduling};
 use crate::channel;
 use crate::error::{Context, Error, Kind, Result};
-use crate::hooks;
+use crate::hooks::{self, Place};
 use crate::sys::descriptors::{self, CloseRange};
 use crate::sys::{credentials, process, seccomp, signal};
 
@@ -171,8 +171,11 @@ pub(super) fn run_hooks(
         "startContainer",
         hooks,
         &state,
-        &program.env,
-        container.hook_output,
+        Place {
+            directory: None,
+            env: &program.env,
+            output: container.hook_output,
+        },
         &hooks::always_wanted,
     )
 }

@@ -1,5 +1,6 @@
 //! `rrun delete`: what a container holds, given back.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -7,7 +8,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::cli::{Delete, Global};
 use crate::error::{Error, Kind, Result};
-use crate::hooks::{self, Output, State};
+use crate::hooks::{self, Output, Place, State};
 use crate::log::Log;
 use crate::plan::hooks::Hooks;
 use crate::spec::Spec;
@@ -225,10 +226,11 @@ pub fn run_poststop(log: &Log, hooks: &Hooks, state: &State) {
         Output::default()
     });
     let json = state.json("stopped", 0);
+    let bundle = Place::new(Path::new(&state.bundle), &output);
     let unwanted = &hooks::always_wanted;
     for hook in &hooks.poststop {
         let hook = std::slice::from_ref(hook);
-        if let Err(error) = hooks::run_all("poststop", hook, &json, &[], &output, unwanted) {
+        if let Err(error) = hooks::run_all("poststop", hook, &json, bundle, unwanted) {
             log.warn(error.to_string());
         }
     }

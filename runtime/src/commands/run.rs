@@ -49,7 +49,9 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
             let state = record
                 .hook_state()
                 .json("running", created.init.pid.as_raw());
-            hooks::run_poststart(&plan.hooks, &state, &|| container.is_renounced())
+            hooks::run_poststart(&plan.hooks, &state, &record.bundle, &|| {
+                container.is_renounced()
+            })
         });
     if let Err(error) = started {
         created.init.kill();

@@ -39,7 +39,7 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
         let pid = record.init.map_or(0, |init| init.pid);
         let state = record.hook_state().json("running", pid);
         let unwanted = || container.is_renounced();
-        if let Err(error) = hooks::run_poststart(&hooks, &state, &unwanted) {
+        if let Err(error) = hooks::run_poststart(&hooks, &state, &record.bundle, &unwanted) {
             // The container is stopped and deleted (runtime.md, "Lifecycle",
             // step 9).
             return Err(destroy_after(log, container, &record, error));

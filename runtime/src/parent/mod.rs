@@ -35,7 +35,7 @@ use crate::child::progress::Progress;
 use crate::child::scheduling::set_priorities;
 use crate::child::{Child, Entry, Gate, Life, NewContainer};
 use crate::error::{Context, Error, Kind, Result};
-use crate::hooks::{self, Output, State};
+use crate::hooks::{self, Output, Place, State};
 use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::process::Process;
@@ -296,10 +296,11 @@ fn run_hooks(
 ) -> Result<()> {
     let state = state.json("creating", pid.as_raw());
     let unwanted = || container.is_renounced();
+    let bundle = Place::new(&plan.bundle, output);
     let hooks = &plan.hooks.prestart;
-    hooks::run_all("prestart", hooks, &state, &[], output, &unwanted)?;
+    hooks::run_all("prestart", hooks, &state, bundle, &unwanted)?;
     let hooks = &plan.hooks.create_runtime;
-    hooks::run_all("createRuntime", hooks, &state, &[], output, &unwanted)
+    hooks::run_all("createRuntime", hooks, &state, bundle, &unwanted)
 }
 
 impl Made {
