@@ -91,6 +91,8 @@ pub struct Life<'a> {
     pub process: &'a Process,
     /// The filter it loads.
     pub filter: Option<&'a Filter>,
+    /// Whether it lets the parent look into it from there on.
+    pub dumpable_for_listener: bool,
     /// The execution domain.
     pub personality: Option<u32>,
     /// The NUMA memory policy.

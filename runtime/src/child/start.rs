@@ -140,6 +140,10 @@ fn load_filter(life: &Life<'_>, keep_admin: bool) -> Result<()> {
     let Some(filter) = life.filter else {
         return Ok(());
     };
+    if life.dumpable_for_listener {
+        // Not taken back: behind the filter that is one more call to allow.
+        credentials::set_dumpable(true)?;
+    }
     let listener =
         seccomp::load(&filter.program, filter.flags).context(|| "load seccomp filter")?;
     if let Some(listener) = listener {

@@ -70,6 +70,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
+            dumpable_for_listener: false,
             personality: plan.personality,
             memory_policy: plan.memory_policy.as_ref(),
             scheduled_by_parent,

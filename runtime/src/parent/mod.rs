@@ -202,6 +202,7 @@ fn birth(
             progress: Progress::new()?,
             process: &plan.process,
             filter: plan.filter.as_ref(),
+            dumpable_for_listener: plan.dumpable_for_listener,
             personality: plan.personality,
             memory_policy: plan.memory_policy.as_ref(),
             scheduled_by_parent: scheduled_by_parent(plan, options.rootless),

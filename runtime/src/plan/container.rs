@@ -64,6 +64,8 @@ pub struct Plan {
     pub memory_policy: Option<MemoryPolicy>,
     /// The syscall filter.
     pub filter: Option<Filter>,
+    /// Whether the process is dumpable from its filter on until its execve.
+    pub dumpable_for_listener: bool,
     /// The name of the session keyring.
     pub keyring: Option<CString>,
     /// Programs to run at moments of the container's life.
@@ -125,6 +127,11 @@ impl Plan {
             memory_policy: memory_policy(linux.memory_policy.as_ref())?,
             hooks: Hooks::plan(&spec.hooks, &spec.annotations)?,
             keyring: keyring(request),
+            dumpable_for_listener: dumpable_for_listener(
+                filter.as_ref(),
+                namespaces.creates(NamespaceType::User),
+                host,
+            )?,
             namespaces,
             cgroup,
             rootfs,
@@ -239,6 +246,33 @@ pub fn filter(
     }
     warnings.extend(filter.warnings.iter().cloned());
     Ok(Some(filter))
+}
+
+/// Whether the process must be dumpable for us to fetch the notify descriptor of
+/// `filter` (pidfd_getfd(2)). Otherwise that takes `CAP_SYS_PTRACE` in the user
+/// namespace that its memory belongs to, which is ours, not the container's. In
+/// a user namespace that was made for it, nobody can make use of that before its
+/// program runs.
+///
+/// # Errors
+/// A listener that we can't fetch.
+pub fn dumpable_for_listener(
+    filter: Option<&Filter>,
+    in_new_user_namespace: bool,
+    host: &Host,
+) -> Result<bool> {
+    const SYS_PTRACE: u64 = 1 << 19;
+    if !filter.is_some_and(|filter| filter.notifies) || host.permitted & SYS_PTRACE != 0 {
+        return Ok(false);
+    }
+    if in_new_user_namespace {
+        return Ok(true);
+    }
+    let cause = "SCMP_ACT_NOTIFY needs CAP_SYS_PTRACE, but for the first process in a user \
+        namespace of its own";
+    Err(Error::config("linux.seccomp", cause)
+        .with_kind(Kind::Unsupported)
+        .with_hint("run rrun with CAP_SYS_PTRACE, or without a rule that notifies"))
 }
 
 /// A name of the uts namespace, which must be the container's own, or it

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use nix::sched::CloneFlags;
 
 use super::annotations::Annotations;
-use super::container::{filter, grantable, personality};
+use super::container::{dumpable_for_listener, filter, grantable, personality};
 use super::namespaces::Namespaces;
 use super::process::{Document, Process};
 use super::scheduling::{MemoryPolicy, memory_policy};
@@ -53,9 +53,12 @@ impl Exec {
         let mut planned = Process::plan(process, Document::Exec, grantable, &mut warnings)?;
         planned.keep_groups = annotations.keep_groups;
         planned.check_label(host, Document::Exec)?;
+        let filter = filter(&linux, &annotations, host, &mut warnings)?;
+        // Others are in the container already.
+        dumpable_for_listener(filter.as_ref(), false, host)?;
         Ok(Self {
             process: planned,
-            filter: filter(&linux, &annotations, host, &mut warnings)?,
+            filter,
             personality: personality(linux.personality.as_ref())?,
             memory_policy: memory_policy(linux.memory_policy.as_ref())?,
             namespaces: namespaces.flags(),
