@@ -241,12 +241,7 @@ pub fn always_wanted() -> bool {
     false
 }
 
-fn run(
-    hook: &Hook,
-    state: &[u8],
-    place: Place<'_>,
-    unwanted: &dyn Fn() -> bool,
-) -> Result<()> {
+fn run(hook: &Hook, state: &[u8], place: Place<'_>, unwanted: &dyn Fn() -> bool) -> Result<()> {
     let before = place.output.lengths();
     let mut running = spawn(hook, place)?;
     // One beyond the end of time is none.

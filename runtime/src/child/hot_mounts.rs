@@ -17,12 +17,12 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::mounts::{Mount, What};
 use crate::sys::file::{self, Links};
 use crate::sys::handle::Handle;
-use crate::sys::{self, ToErrno, credentials};
+use crate::sys::{self, ToErrno, credentials, descriptors};
 
 /// What to do, and where.
 #[derive(Debug)]
 pub struct Work {
-    /// What to mount, binds with their trees.
+    /// What to mount, with the trees that come from the host.
     pub add: Vec<(Mount, Option<OwnedFd>)>,
     /// Where to unmount.
     pub remove: Vec<PathBuf>,
@@ -36,13 +36,27 @@ pub struct Work {
     pub init: Handle,
 }
 
-/// Enters the container and does the work.
+/// Makes the filesystem of `one` on the host, as the host's paths say; it is
+/// mounted nowhere yet.
+///
+/// # Errors
+/// A source that is not there; [`Kind::Unsupported`] for what only mount(2) can
+/// do.
+pub fn make_on_host(one: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
+    mount::new_filesystem(fstype, source, &one.options)
+}
+
+/// Enters the container and does the work, once a byte from `go` tells that this
+/// process is in the container's cgroup: what it makes is charged there.
 ///
 /// # Errors
 /// Of the first mount that failed; those before it are unmounted again.
-pub fn perform(work: &Work) -> Result<()> {
+pub fn perform(work: &Work, go: BorrowedFd<'_>) -> Result<()> {
     credentials::set_parent_death_signal(libc::SIGKILL)?;
     credentials::set_dumpable(false)?;
+    if descriptors::read(go, &mut [0_u8; 1])? == 0 {
+        return Err(Error::new(Kind::System, "the runtime is gone"));
+    }
     let entered = work.init.enter(work.namespaces);
     entered.context(|| "enter the container's namespaces")?;
     if work.user_namespace {
@@ -74,8 +88,8 @@ fn add(
     user_namespace: bool,
 ) -> Result<OwnedFd> {
     match (&one.what, source) {
-        (What::Filesystem { fstype, source, .. }, _) => {
-            mount::detached_only(root, one, fstype, source)
+        (What::Filesystem { fstype, source, .. }, made) => {
+            mount::detached_only(root, one, (fstype, source), made)
         }
         (What::Bind { .. }, Some(tree)) => {
             if let Some(missing) = mount::bind_tree(root, one, tree, user_namespace)? {

@@ -15,10 +15,10 @@ use super::rootfs::{by_number, refused};
 use crate::error::{Error, Kind, Result};
 use crate::plan::mount_options::{Attributes, Options, Superblock};
 use crate::plan::mounts::{Mount, What};
-use crate::sys;
 use crate::sys::file::{self, Links};
 use crate::sys::mount::{Change, FsContext};
 use crate::sys::mutation::Defence;
+use crate::sys::{self, ToErrno};
 
 /// The attributes that a bind mount takes from its options alone.
 const FREE: u64 = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
@@ -87,7 +87,7 @@ fn filesystem(
         Err(error) => return Err(error.into()),
     };
     if options.copy_up {
-        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+        copy_up::copy(target.fd.as_fd(), tree.as_fd(), Path::new("/proc"))?;
     }
     if let Some(ids) = ids {
         let mapped = Change {
@@ -138,32 +138,33 @@ fn filesystem_target(root: &Root, mount: &Mount, fstype: &str) -> Result<(Found,
 }
 
 /// [`filesystem`] by the mount API alone, so that it is there with all its
-/// attributes or not at all; its root.
+/// attributes or not at all; its root. `made` is one
+/// that was made on the host ([`new_filesystem`]).
 ///
 /// # Errors
 /// [`Kind::Unsupported`] for options that only mount(2) can carry.
 pub(super) fn detached_only(
     root: &Root,
     mount: &Mount,
-    fstype: &str,
-    source: &str,
+    (fstype, source): (&str, &str),
+    made: Option<&OwnedFd>,
 ) -> Result<OwnedFd> {
     let (target, mut options) = filesystem_target(root, mount, fstype)?;
-    if needs_mount_call(fstype, source, &options) {
-        let text = format!(
-            "only mount(2) can carry {options:?}",
-            options = options.to_string()
-        );
-        return Err(Error::new(Kind::Unsupported, text));
-    }
     let read_only = options.attributes.read_only();
     if options.copy_up {
         // Writable until it is full.
         options.attributes.set &= !Attributes::RDONLY;
     }
-    let tree = detached(fstype, source, &options)?;
+    let tree = match made {
+        Some(made) => {
+            let copy = made.try_clone();
+            copy.map_err(|error| sys::Error::new("dup(tree)", error.errno()))?
+        }
+        None => new_filesystem(fstype, source, &options)?,
+    };
     if options.copy_up {
-        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+        // The working directory, see `hot_mounts`.
+        copy_up::copy(target.fd.as_fd(), tree.as_fd(), Path::new("."))?;
         if read_only {
             add_attributes(tree.as_fd(), Attributes::RDONLY)?;
         }
@@ -171,6 +172,18 @@ pub(super) fn detached_only(
     dress(tree.as_fd(), &options, Place::Detached)?;
     sys::mount::attach(tree.as_fd(), target.fd.as_fd())?;
     Ok(tree)
+}
+
+/// A new filesystem that is mounted nowhere yet, for [`detached_only`].
+pub(super) fn new_filesystem(fstype: &str, source: &str, options: &Options) -> Result<OwnedFd> {
+    if needs_mount_call(fstype, source, options) {
+        let text = format!(
+            "only mount(2) can carry {options:?}",
+            options = options.to_string()
+        );
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    Ok(detached(fstype, source, options)?)
 }
 
 /// Whether only mount(2) can express the mount: fsconfig takes no value over
@@ -224,7 +237,7 @@ fn by_mount_call(
     let tree = before.check(tree, target.fd.as_fd())?;
     if options.copy_up {
         // The target's descriptor is still what is below the mount.
-        copy_up::copy(target.fd.as_fd(), tree.as_fd())?;
+        copy_up::copy(target.fd.as_fd(), tree.as_fd(), Path::new("/proc"))?;
     }
     Ok(dress(tree.as_fd(), options, Place::Attached)?)
 }

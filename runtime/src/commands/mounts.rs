@@ -1,7 +1,10 @@
 //! `rrun mounts`: mounts for a container that runs.
 
-use super::delete::is_frozen;
+use nix::unistd::Pid;
+
+use super::delete::{is_frozen, open_cgroup};
 use super::update::document;
+use crate::cgroup::SubCgroups;
 use crate::cli::{Global, Mounts, MountsAction};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
@@ -23,8 +26,14 @@ pub fn execute(global: &Global, log: &Log, args: &Mounts) -> Result<()> {
     let record = container.record()?;
     let not_running = || Error::new(Kind::NotRunning, "container not running");
     let status = container.status(&record, || is_frozen(&record))?;
-    if matches!(status, Status::Stopped | Status::Creating) {
-        return Err(not_running());
+    match status {
+        Status::Stopped | Status::Creating => return Err(not_running()),
+        // Who mounts is in the container's cgroup, and would hang.
+        Status::Paused => {
+            let text = "cannot mount in a paused container";
+            return Err(Error::new(Kind::WrongState, text));
+        }
+        Status::Created | Status::Running => {}
     }
     let spec = Spec::parse(&container.read(CONFIG)?)?;
     let planned = match args.action {
@@ -35,5 +44,8 @@ pub fn execute(global: &Global, log: &Log, args: &Mounts) -> Result<()> {
         log.warn(warning);
     }
     let init = record.open_init()?.ok_or_else(not_running)?;
-    hot_mounts::perform(planned, init)
+    let cgroup = open_cgroup(&record)?.ok_or_else(not_running)?;
+    let pid = Pid::from_raw(record.init.map_or(0, |init| init.pid));
+    let cgroup = cgroup.for_exec(&SubCgroups::None, pid)?;
+    hot_mounts::perform(planned, init, &cgroup)
 }

@@ -32,6 +32,18 @@ pub struct HotMounts {
 /// beginning, or to the container's cgroup.
 const AT_CREATE: [&str; 3] = ["proc", "cgroup", "cgroup2"];
 
+/// The types that are made in the container: they belong to its namespaces or to
+/// nobody, and nothing is looked up for them. All others have a source, or
+/// options that name files, and inside it would be the container that chooses
+/// what our rights open.
+const MADE_INSIDE: [&str; 5] = ["devpts", "mqueue", "ramfs", "sysfs", "tmpfs"];
+
+/// Whether a filesystem of this type is made on the host.
+#[must_use]
+pub fn is_made_on_host(fstype: &str) -> bool {
+    !MADE_INSIDE.contains(&fstype)
+}
+
 impl HotMounts {
     /// Decides about the mounts of the document `file`, for the container of
     /// `spec` that was made from `bundle`.
@@ -55,6 +67,15 @@ impl HotMounts {
             {
                 let text = format!("{fstype:?} can only be mounted when the container is made");
                 return Err(written.error("type", text));
+            }
+            if planned.user_namespace
+                && let What::Filesystem { fstype, .. } = &mount.what
+                && is_made_on_host(fstype)
+            {
+                // Its files would belong to the host's ids, its nodes be devices.
+                let text = format!("{fstype:?} can't be mounted in a user namespace");
+                let error = written.error("type", text).with_kind(Kind::Unsupported);
+                return Err(error.with_hint("mount it on the host and bind it"));
             }
             planned.add.push(mount);
             Ok(())
@@ -167,6 +188,10 @@ mod tests {
                 "m.json: mounts[0].type: \"cgroup\" can only be mounted when the container is made",
             ),
             (
+                r#"[{"destination":"/a","type":"ext4","source":"/dev/b","options":["tmpcopyup"]}]"#,
+                "m.json: mounts[0].options: tmpcopyup is only for tmpfs",
+            ),
+            (
                 r#"[{"destination":"/a","source":"b","options":["bind","copy-symlink"]}]"#,
                 "m.json: mounts[0].options: copy-symlink is only for mounts of config.json",
             ),
@@ -199,6 +224,30 @@ mod tests {
         let planned = planned(&spec, list, true).unwrap();
         let label = ("fscontext".to_owned(), Some("l".to_owned()));
         assert_eq!(planned.add[0].options.data, [label]);
+    }
+
+    #[test]
+    fn what_opens_a_source_is_made_on_the_host_and_not_for_a_user_namespace() {
+        let user = r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"user"}],
+            "uidMappings":[{"containerID":0,"hostID":1,"size":1}],
+            "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}}"#;
+        for (fstype, on_host) in [
+            ("tmpfs", false),
+            ("mqueue", false),
+            ("sysfs", false),
+            ("ext4", true),
+            ("overlay", true),
+            ("fuse.sshfs", true),
+        ] {
+            assert_eq!(is_made_on_host(fstype), on_host, "{fstype}");
+            let list = format!(r#"[{{"destination":"/a","type":"{fstype}","source":"b"}}]"#);
+            planned(OWN, &list, true).unwrap();
+            let refused = planned(user, &list, true).map(drop);
+            let refused = refused.map_err(|error| error.to_string());
+            let text =
+                format!("m.json: mounts[0].type: {fstype:?} can't be mounted in a user namespace");
+            assert_eq!(refused, if on_host { Err(text) } else { Ok(()) });
+        }
     }
 
     #[test]
