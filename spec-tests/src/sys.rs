@@ -206,6 +206,18 @@ pub fn window(fd: i32) -> Option<(u16, u16)> {
     (result == 0).then_some((size.ws_row, size.ws_col))
 }
 
+/// How many bytes of a pipe wait to be read.
+///
+/// # Panics
+/// When `fd` is no pipe.
+pub fn unread(fd: BorrowedFd<'_>) -> i32 {
+    let mut count = 0;
+    // SAFETY: FIONREAD writes one int, which `count` is.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    assert_eq!(result, 0, "FIONREAD: {}", io::Error::last_os_error());
+    count
+}
+
 /// Sets rows and columns of a terminal.
 ///
 /// # Panics

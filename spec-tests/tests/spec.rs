@@ -42,6 +42,8 @@ mod namespaces;
 mod network;
 #[path = "cases/process.rs"]
 mod process;
+#[path = "cases/review.rs"]
+mod review;
 #[path = "cases/rootfs.rs"]
 mod rootfs;
 #[path = "cases/rootless.rs"]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
             ("annotations", annotations::CASES),
             ("rootfs", rootfs::CASES),
             ("hot_mounts", hot_mounts::CASES),
+            ("review", review::CASES),
             ("fallbacks", fallbacks::CASES),
             ("hooks", hooks::CASES),
             ("host faults", host_faults::CASES),

@@ -213,6 +213,30 @@ fn run(words: &[&str]) -> Option<Value> {
             Err(error) => failure(&error),
         },
         ["notify", text] => notify(text),
+        // Messages that tell nothing, by processes that never end.
+        ["flood-notify"] => {
+            fn flood() -> i32 {
+                loop {
+                    notify("STATUS=busy");
+                }
+            }
+            let pids = [0; 8].map(|_| sys::fork(flood));
+            json!({ "pids": pids })
+        }
+        // Text that never ends, by another process; this one ends by the signal.
+        ["flood-until", number, code] => {
+            let mut set = SigSet::empty();
+            let number: i32 = number.parse().expect("a signal number");
+            set.add(Signal::try_from(number).expect("a signal"));
+            set.thread_block().expect("sigprocmask");
+            sys::fork(|| {
+                loop {
+                    println!("0123456789");
+                }
+            });
+            set.wait().expect("sigwait");
+            std::process::exit(code.parse().expect("an exit code"));
+        }
         ["clock", name] => clock(name),
         // Fails where more is open.
         ["stdio-only"] => std::process::exit(i32::from(descriptors().len() > 3)),
