@@ -42,6 +42,18 @@ pub(crate) const CASES: &[Case] = &[
         end(&container);
         systemctl(&["stop", &format!("{first}.slice")]);
     }),
+    Case::kernel(
+        "a mount source that is not there is told, not what systemd says of a process that is gone",
+        |t| {
+            for _ in 0..4 {
+                let missing = text(&t.directory.join("missing")).to_owned();
+                let bundle = scope(t, "system.slice").mount("/data", "bind", &missing, &["bind"]);
+                let _container = t.adopt(&bundle.id);
+                create(t, &bundle).fails(1, &[&missing, "no such file or directory"]);
+            }
+        },
+    )
+    .needs(Needs::Systemd),
     runc("limits are systemd's properties and in force", |t| {
         let bundle = limited(t);
         let container = start(t, &bundle);
