@@ -24,6 +24,7 @@ pub mod hooks;
 pub mod host;
 pub mod idmap;
 pub mod log;
+pub mod mountinfo;
 pub mod notify;
 pub mod parent;
 pub mod plan;

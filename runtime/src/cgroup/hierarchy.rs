@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::error::{Context, Result};
+use crate::mountinfo::Mount;
 use crate::sys;
 
 /// Where the cgroup filesystems are by convention (cgroups(7)).
@@ -100,12 +101,12 @@ impl Hierarchies {
         let own = OwnPaths::parse(own);
         let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
         let mut found = Self::default();
-        for mount in mounts.iter().filter(|mount| mount.is_cgroup()) {
+        for mount in mounts.iter().filter(|mount| is_cgroup(mount)) {
             if !mount.is_reachable(&mounts) {
                 continue;
             }
             let hierarchy =
-                own.hierarchy(mount.controllers(), &mount.root, mount.point.clone().into());
+                own.hierarchy(controllers(mount), &mount.root, mount.point.clone().into());
             if mount.filesystem == "cgroup2" {
                 prefer(&mut found.v2, hierarchy);
                 continue;
@@ -226,106 +227,35 @@ impl<'text> OwnPaths<'text> {
     }
 }
 
-/// A line of mountinfo (proc(5)).
-struct Mount {
-    id: u32,
-    parent: u32,
-    root: String,
-    point: String,
-    filesystem: String,
-    super_options: String,
+/// Whether it is a mount of a hierarchy.
+fn is_cgroup(mount: &Mount) -> bool {
+    matches!(mount.filesystem.as_str(), "cgroup" | "cgroup2")
 }
 
-impl Mount {
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ');
-        let id = mount.next()?.parse().ok()?;
-        let parent = mount.next()?.parse().ok()?;
-        let root = unescape(mount.nth(1)?);
-        let point = unescape(mount.next()?);
-        let mut filesystem = filesystem.split(' ');
-        Some(Self {
-            id,
-            parent,
-            root,
-            point,
-            filesystem: filesystem.next()?.to_owned(),
-            super_options: filesystem.nth(1).unwrap_or("").to_owned(),
+/// What is attached to a v1 hierarchy: options that are neither mount
+/// flags nor flags of the hierarchy (cgroup1_show_options in the kernel).
+fn controllers(mount: &Mount) -> Vec<String> {
+    const FLAGS: [&str; 8] = [
+        "rw",
+        "ro",
+        "noprefix",
+        "clone_children",
+        "xattr",
+        "cpuset_v2_mode",
+        "favordynmods",
+        "none",
+    ];
+    if mount.filesystem == "cgroup2" {
+        return Vec::new();
+    }
+    mount
+        .super_options
+        .split(',')
+        .filter(|option| {
+            option.starts_with("name=") || !(FLAGS.contains(option) || option.contains('='))
         })
-    }
-
-    fn is_cgroup(&self) -> bool {
-        matches!(self.filesystem.as_str(), "cgroup" | "cgroup2")
-    }
-
-    /// What is attached to a v1 hierarchy: options that are neither mount
-    /// flags nor flags of the hierarchy (cgroup1_show_options in the kernel).
-    fn controllers(&self) -> Vec<String> {
-        const FLAGS: [&str; 8] = [
-            "rw",
-            "ro",
-            "noprefix",
-            "clone_children",
-            "xattr",
-            "cpuset_v2_mode",
-            "favordynmods",
-            "none",
-        ];
-        if self.filesystem == "cgroup2" {
-            return Vec::new();
-        }
-        self.super_options
-            .split(',')
-            .filter(|option| {
-                option.starts_with("name=") || !(FLAGS.contains(option) || option.contains('='))
-            })
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// Whether its mount point leads to it: no mount lies on it, and none lies
-    /// over a directory on the way to it.
-    fn is_reachable(&self, mounts: &[Mount]) -> bool {
-        let covered = mounts.iter().any(|other| {
-            other.parent == self.id && other.id != self.id && other.point == self.point
-        });
-        if covered {
-            return false;
-        }
-        let mut mount = self;
-        // A chain of parents is no longer than the list.
-        for _ in 0..mounts.len() {
-            let hidden = mounts.iter().any(|other| {
-                other.parent == mount.parent
-                    && other.id != mount.id
-                    && other.point != mount.point
-                    && Path::new(&mount.point).starts_with(&other.point)
-            });
-            if hidden {
-                return false;
-            }
-            match mounts.iter().find(|other| other.id == mount.parent) {
-                Some(parent) if parent.id != mount.id => mount = parent,
-                _ => return true,
-            }
-        }
-        false
-    }
-}
-
-/// Reads mountinfo's octal escapes: space, tab, newline and backslash.
-fn unescape(text: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(text.to_owned(), |text, (escaped, plain)| {
-        text.replace(escaped, plain)
-    })
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
