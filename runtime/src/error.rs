@@ -158,6 +158,13 @@ impl Error {
         self
     }
 
+    /// The same failure with what another has to say about it: `text (note)`.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Display) -> Self {
+        self.text = one_line(format!("{} ({note})", self.text));
+        self
+    }
+
     /// This failure and one that happened while cleaning up after it.
     #[must_use]
     pub fn and(mut self, other: &Error) -> Self {

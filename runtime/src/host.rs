@@ -12,7 +12,7 @@ use crate::cgroup::hierarchy::Hierarchies;
 use crate::error::{Context, Result};
 use crate::sys::{self, credentials, file};
 use crate::systemd::{self, Facts, Instance};
-use crate::{seccomp, spec};
+use crate::{resctrl, seccomp, spec};
 
 /// What the plan needs to know about the host.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +37,8 @@ pub struct Host {
     pub systemd: Facts,
     /// Whether the kernel runs SELinux; known once it was asked for.
     pub selinux: bool,
+    /// resctrl, if it is mounted; known once it was asked for.
+    pub resctrl: Option<resctrl::Facts>,
 }
 
 impl Host {
@@ -59,6 +61,7 @@ impl Host {
             seccomp_receiver: None,
             systemd: Facts::default(),
             selinux: false,
+            resctrl: None,
         })
     }
 
@@ -91,6 +94,18 @@ impl Host {
                 .and_then(|directory| file::filesystem(directory.as_fd()))
                 .is_ok_and(|found| found.magic == MAGIC);
         self
+    }
+
+    /// Looks for resctrl, if `spec` needs it.
+    ///
+    /// # Errors
+    /// Those of [`resctrl::facts`].
+    pub fn knowing_resctrl(mut self, spec: &spec::Spec) -> Result<Self> {
+        let linux = spec.linux.as_ref();
+        if linux.is_some_and(|linux| linux.intel_rdt.is_some()) {
+            self.resctrl = resctrl::facts()?;
+        }
+        Ok(self)
     }
 
     /// Asks the kernel what its seccomp lacks, if `profile` wants something

@@ -28,6 +28,7 @@ pub mod mountinfo;
 pub mod notify;
 pub mod parent;
 pub mod plan;
+pub mod resctrl;
 pub mod seal;
 pub mod seccomp;
 pub mod spec;

@@ -232,6 +232,35 @@ pub fn is_single_threaded() -> Result<bool> {
     Ok(stat.st_nlink == 3)
 }
 
+/// The tasks (threads) of the process `pid`; none if it is gone.
+///
+/// # Errors
+/// Those of reading `/proc/PID/task`.
+pub fn tasks(pid: Pid) -> Result<Vec<Pid>> {
+    let path = format!("/proc/{pid}/task");
+    let gone = |error: &std::io::Error| {
+        let errno = error.raw_os_error();
+        errno == Some(libc::ENOENT) || errno == Some(libc::ESRCH)
+    };
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if gone(&error) => return Ok(Vec::new()),
+        entries => call(entries, || format!("opendir({path:?})"))?,
+    };
+    let mut tasks = Vec::new();
+    for entry in entries {
+        let entry = match entry {
+            Err(error) if gone(&error) => break,
+            entry => call(entry, || format!("readdir({path:?})"))?,
+        };
+        let task = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        tasks.extend(task.map(Pid::from_raw));
+    }
+    Ok(tasks)
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {

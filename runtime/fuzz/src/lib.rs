@@ -10,6 +10,7 @@ use rrun::host::Host;
 use rrun::plan::cgroup::Manager;
 use rrun::plan::report::Report;
 use rrun::plan::{Plan, Request};
+use rrun::resctrl::Facts;
 use rrun::seccomp::interpreter::{Call, answer, verify};
 use rrun::seccomp::{Arch, Support, compile, table};
 use rrun::spec::{Seccomp, Spec};
@@ -83,6 +84,11 @@ pub fn plan(input: &[u8]) {
             hierarchies,
             rootless: number % 2 == 1,
             selinux: number % 2 == 0,
+            resctrl: (number % 2 == 0).then(|| Facts {
+                mount: "/sys/fs/resctrl".into(),
+                info: ["L3", "MB", "L3_MON"].map(str::to_owned).to_vec(),
+                bandwidth_step: Some(10),
+            }),
             ..Host::default()
         };
         let request = Request {
@@ -120,6 +126,11 @@ fn check(plan: &Plan) {
             !write.file.contains('/') && !write.file.is_empty(),
             "{write:?}"
         );
+    }
+    for group in plan.intel_rdt.iter().flat_map(|rdt| &rdt.groups) {
+        let parts: Vec<&str> = group.path.split('/').collect();
+        let is_below = parts.len() <= 3 && !parts.contains(&"..") && !parts.contains(&".");
+        assert!(is_below, "{group:?}");
     }
     assert!(!Report::of(plan).text().is_empty());
 }

@@ -1,5 +1,5 @@
-//! One cgroup directory, by its descriptor: its files read and written, its
-//! children listed.
+//! One directory of a cgroup or of resctrl, by its descriptor: its files read and
+//! written, its children listed.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,20 +9,20 @@ use std::path::{Path, PathBuf};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::sys::mutation::Defence;
 use crate::sys::{self, Error, call};
 
-/// An open cgroup directory.
+/// An open directory.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// A cgroup filesystem has no symbolic links; whoever puts one in the way of
+/// Such a filesystem has no symbolic links; whoever puts one in the way of
 /// a path is refused.
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -31,7 +31,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 
 impl Directory {
     /// Opens the directory at `path`.
-    pub(super) fn open(path: PathBuf) -> sys::Result<Self> {
+    pub(crate) fn open(path: PathBuf) -> sys::Result<Self> {
         let fd = call(open(&path, DIRECTORY, Mode::empty()), || {
             format!("open({path:?}, O_DIRECTORY)")
         })?;
@@ -39,7 +39,7 @@ impl Directory {
     }
 
     /// Opens a directory below.
-    pub(super) fn child(&self, name: impl AsRef<OsStr>) -> sys::Result<Self> {
+    pub(crate) fn child(&self, name: impl AsRef<OsStr>) -> sys::Result<Self> {
         let path = self.path.join(name.as_ref());
         let fd = call(
             openat(&self.fd, name.as_ref(), DIRECTORY, Mode::empty()),
@@ -127,12 +127,12 @@ impl Directory {
     }
 
     /// Its path, for messages.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// A second descriptor for it.
-    pub(super) fn reopen(&self) -> sys::Result<Self> {
+    pub(crate) fn reopen(&self) -> sys::Result<Self> {
         let fd = call(self.fd.try_clone(), || format!("dup({:?})", self.path))?;
         let path = self.path.clone();
         Ok(Self { fd, path })
@@ -162,7 +162,7 @@ impl Directory {
     }
 
     /// Reads a whole file.
-    pub(super) fn read(&self, file: impl AsRef<Path>) -> sys::Result<String> {
+    pub(crate) fn read(&self, file: impl AsRef<Path>) -> sys::Result<String> {
         let file = file.as_ref();
         let describe = || format!("read({:?})", self.path.join(file));
         let fd = self.open_file(file)?;
@@ -187,8 +187,8 @@ impl Directory {
         })
     }
 
-    /// Writes `value` with one write(2), as cgroup files want it.
-    pub(super) fn write(&self, file: &str, value: &str) -> sys::Result<()> {
+    /// Writes `value` with one write(2), as these files want it.
+    pub(crate) fn write(&self, file: &str, value: &str) -> sys::Result<()> {
         self.write_each(file, [value])
     }
 
@@ -215,7 +215,7 @@ impl Directory {
     }
 
     /// The names of the cgroups below.
-    fn children(&self) -> sys::Result<Vec<OsString>> {
+    pub(crate) fn children(&self) -> sys::Result<Vec<OsString>> {
         let describe = || format!("readdir({:?})", self.path);
         let mut dir = call(
             Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()),
@@ -235,8 +235,17 @@ impl Directory {
         Ok(names)
     }
 
+    /// Makes a directory below.
+    pub(crate) fn make_child(&self, name: impl AsRef<OsStr>) -> sys::Result<()> {
+        let name = name.as_ref();
+        let mode = Mode::from_bits_truncate(0o755);
+        call(mkdirat(&self.fd, name, mode), || {
+            format!("mkdir({:?})", self.path.join(name))
+        })
+    }
+
     /// Removes a directory below, which must be empty.
-    pub(super) fn remove_child(&self, name: &OsStr) -> sys::Result<()> {
+    pub(crate) fn remove_child(&self, name: &OsStr) -> sys::Result<()> {
         call(unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir), || {
             format!("rmdir({:?})", self.path.join(name))
         })
@@ -244,7 +253,7 @@ impl Directory {
 }
 
 /// Whether the directory of an error has been removed.
-pub(super) fn is_gone(error: &Error) -> bool {
+pub(crate) fn is_gone(error: &Error) -> bool {
     matches!(error.errno(), Errno::ENOENT | Errno::ENODEV)
 }
 

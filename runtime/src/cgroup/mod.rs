@@ -21,7 +21,7 @@
 
 mod apply;
 mod create;
-mod directory;
+pub(crate) mod directory;
 pub mod hierarchy;
 mod membership;
 pub mod oom;

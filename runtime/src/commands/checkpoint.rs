@@ -167,6 +167,7 @@ fn plan(global: &Global, container: &Locked, record: &Record, spec: &Spec) -> Re
     let host = Host::read(rootless(global))?
         .knowing_seccomp(profile(spec))
         .knowing_selinux(labels(spec))
+        .knowing_resctrl(spec)?
         .knowing_systemd(manager == Manager::Systemd)?;
     let notify = container.path().join(NOTIFY);
     let request = Request {

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hooks::{self, Output, Place, State};
 use crate::log::Log;
 use crate::plan::hooks::Hooks;
+use crate::resctrl::Groups;
 use crate::spec::Spec;
 use crate::state::{ContainerId, Locked, Record, Root, Status};
 use crate::timing;
@@ -121,9 +122,18 @@ pub fn existing_cgroup(record: &Record) -> Result<Cgroup> {
     cgroup.ok_or_else(|| Error::new(Kind::Unsupported, "cgroup not exist"))
 }
 
+/// The container's groups in resctrl, if it has any.
+///
+/// # Errors
+/// Those of opening them.
+pub fn open_groups(record: &Record) -> Result<Option<Groups>> {
+    let groups = record.intel_rdt.as_ref().map(Groups::open).transpose()?;
+    Ok(groups.flatten())
+}
+
 /// Kills what is left of the container and removes all that it holds, then
 /// runs its poststop `hooks`. Goes on after each failure. What says where a
-/// process or a cgroup is, stays for another attempt while that is left.
+/// process, a cgroup or a group is, stays for another attempt while that is left.
 ///
 /// # Errors
 /// All failures, but for those of the hooks, which are warnings (runtime.md,
@@ -147,6 +157,7 @@ pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &Hooks) -> 
         Err(error) => note(Err(error)),
     }
     timing::mark("cgroup");
+    note(open_groups(record).and_then(|groups| groups.map_or(Ok(()), Groups::remove)));
     if let Some(error) = failed {
         return Err(error);
     }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::delete::{existing_cgroup, is_frozen};
+use super::delete::{existing_cgroup, is_frozen, open_groups};
 use super::print;
 use crate::cgroup::Cgroup;
 use crate::cgroup::stats::Stats;
 use crate::cli::{Events, Global};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
+use crate::resctrl::Groups;
 use crate::state::{Root, Status};
 use crate::sys;
 use crate::sys::handle::Handle;
@@ -45,20 +46,30 @@ pub fn execute(global: &Global, log: &Log, args: &Events) -> Result<()> {
         return Err(Error::new(Kind::NotRunning, text));
     }
     let cgroup = existing_cgroup(&record)?;
+    let groups = open_groups(&record)?;
     if args.stats {
-        return line("stats", id, Some(cgroup.stats()?));
+        return line("stats", id, Some(stats(&cgroup, groups.as_ref())?));
     }
     let init = match &record.init {
         Some(init) => init.open()?,
         None => None,
     };
-    stream(&cgroup, init, log, args.interval, id)
+    stream((&cgroup, groups.as_ref()), init, log, args.interval, id)
+}
+
+/// What the container uses now.
+fn stats(cgroup: &Cgroup, groups: Option<&Groups>) -> Result<Stats> {
+    let mut stats = cgroup.stats()?;
+    if let Some(groups) = groups {
+        stats.intel_rdt = groups.stats()?;
+    }
+    Ok(stats)
 }
 
 /// Until the cgroup is empty, which is asked after each interval, each event
 /// and the end of `init`.
 fn stream(
-    cgroup: &Cgroup,
+    (cgroup, groups): (&Cgroup, Option<&Groups>),
     mut init: Option<Handle>,
     log: &Log,
     interval: Duration,
@@ -89,7 +100,7 @@ fn stream(
             return Ok(());
         }
         if Instant::now() >= next {
-            line("stats", id, Some(cgroup.stats()?))?;
+            line("stats", id, Some(stats(cgroup, groups)?))?;
             next = Instant::now() + interval;
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::unistd::Pid;
 
-use super::delete::{is_frozen, open_cgroup};
+use super::delete::{is_frozen, open_cgroup, open_groups};
 use super::launch::{check_console, console_socket, preserved_descriptors, profile, rootless};
 use crate::cgroup::SubCgroups;
 use crate::cli::{Exec, Global};
@@ -79,6 +79,7 @@ fn start(
     let cgroup = open_cgroup(&record)?.ok_or_else(gone)?;
     let pid = Pid::from_raw(record.init.map_or(0, |init| init.pid));
     let cgroup = cgroup.for_exec(&SubCgroups::parse(&args.cgroup)?, pid)?;
+    let groups = open_groups(&record)?;
     let options = Options {
         console_socket: console_socket(args.console_socket.as_deref())?,
         preserved: preserved.total(),
@@ -93,6 +94,7 @@ fn start(
         init,
         pid,
         cgroup: &cgroup,
+        groups: groups.as_ref(),
         state: record.hook_state(),
     };
     let mut newborn = exec(&planned, target, options)?;

@@ -99,7 +99,11 @@ fn features() -> Features {
             },
             apparmor: enabled("process.apparmorProfile"),
             selinux: enabled("process.selinuxLabel"),
-            intel_rdt: enabled("linux.intelRdt"),
+            intel_rdt: json!({
+                "enabled": fields::handles("linux.intelRdt"),
+                "schemata": fields::handles("linux.intelRdt.schemata"),
+                "monitoring": fields::handles("linux.intelRdt.enableMonitoring"),
+            }),
             mount_extensions: json!({ "idmap": enabled("mounts[].uidMappings") }),
             memory_policy: json!({
                 "modes": words(&scheduling::MEMORY_MODES),

@@ -120,6 +120,7 @@ pub(super) fn prepare(
     let host = Host::read(rootless(global))?
         .knowing_seccomp(profile(&spec))
         .knowing_selinux(labels(&spec))
+        .knowing_resctrl(&spec)?
         .knowing_systemd(manager == Manager::Systemd)?;
     timing::mark("host");
     let notify = match notify::manager() {

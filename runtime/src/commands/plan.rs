@@ -72,7 +72,8 @@ fn plan(global: &Global, bundle: &Path, json: &[u8]) -> Result<Plan> {
     let manager = cgroup_manager(global);
     let host = Host::read(rootless(global))?
         .knowing_seccomp(profile(&spec))
-        .knowing_selinux(labels(&spec));
+        .knowing_selinux(labels(&spec))
+        .knowing_resctrl(&spec)?;
     // A plan needs no systemd that can be reached.
     let host = host
         .clone()

@@ -3,13 +3,15 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::delete::{existing_cgroup, is_frozen};
-use crate::cgroup::NewRules;
+use super::delete::{existing_cgroup, is_frozen, open_groups};
 use crate::cgroup::hierarchy::Hierarchies;
+use crate::cgroup::{Cgroup, NewRules};
 use crate::cli::{Global, Update};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
 use crate::plan::cgroup::{devices, limits};
+use crate::plan::intel_rdt::{IntelRdt, Schemas};
+use crate::resctrl::{self, Groups};
 use crate::spec::{BlockIo, Cpu, Linux, Memory, Pids, Resources, Spec};
 use crate::state::{CONFIG, Locked, Record, Root, Status, Updated};
 use crate::sys;
@@ -19,10 +21,11 @@ use crate::sys;
 /// # Errors
 /// The container doesn't run, a value is invalid or refused by the kernel.
 pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
+    let shares = Shares::of(args)?;
     // Read before the lock is taken: who writes to our stdin may be slow.
     let resources = match &args.resources {
         Some(path) => Resources::parse(&document(path)?)?,
-        None => from_flags(args)?,
+        None => from_flags(args),
     };
     let container = Root::open(global.root.as_deref())?.lock(&args.id)?;
     let mut record = container.record()?;
@@ -30,8 +33,27 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
         return Err(Error::new(Kind::NotRunning, "container not running"));
     }
     let cgroup = existing_cgroup(&record)?;
+    let given = match shares {
+        Some(shares) => Some(shares.give(&container, &mut record, &cgroup)?),
+        None => None,
+    };
+    let updated = update_cgroup(log, &container, &mut record, &cgroup, resources);
+    match (updated, given) {
+        (Err(error), Some(given)) => Err(given.take_back(&container, &mut record, error)),
+        (updated, _) => updated,
+    }
+}
+
+/// Writes the limits of the cgroup, all or none.
+fn update_cgroup(
+    log: &Log,
+    container: &Locked,
+    record: &mut Record,
+    cgroup: &Cgroup,
+    resources: Resources,
+) -> Result<()> {
     let mut resources = cgroup.complete(resources);
-    let mut before = Before::new(&container, &record.updated);
+    let mut before = Before::new(container, &record.updated);
     check_as_before(&mut resources, &mut before)?;
     let limits = limits(&resources, &Hierarchies::read()?)?;
     for warning in limits.ignored {
@@ -40,7 +62,7 @@ pub fn execute(global: &Global, log: &Log, args: &Update) -> Result<()> {
     let rules = new_device_rules(&mut before, &resources)?;
     let rules = rules.as_ref().map(|[old, new]| NewRules { old, new });
     cgroup.update(&limits.writes, rules)?;
-    remember(&container, &mut record, resources, rules.is_some())
+    remember(container, record, resources, rules.is_some())
 }
 
 /// The file at `path`, or stdin for `-`.
@@ -56,15 +78,8 @@ pub(super) fn document(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The options that are given, as a document.
-fn from_flags(args: &Update) -> Result<Resources> {
-    let not_enabled = |what: &str| Err(Error::new(Kind::Unsupported, what));
-    if args.l3_cache_schema.is_some() {
-        return not_enabled("Intel RDT/CAT: l3 cache schema is not enabled");
-    }
-    if args.mem_bw_schema.is_some() {
-        return not_enabled("Intel RDT/MBA: memory bandwidth schema is not enabled");
-    }
-    Ok(Resources {
+fn from_flags(args: &Update) -> Resources {
+    Resources {
         memory: Some(Memory {
             limit: args.memory,
             reservation: args.memory_reservation,
@@ -90,7 +105,85 @@ fn from_flags(args: &Update) -> Result<Resources> {
             ..BlockIo::default()
         }),
         ..Resources::default()
-    })
+    }
+}
+
+/// Shares of caches and memory bandwidth that are given.
+#[derive(Debug)]
+struct Shares {
+    schemas: Schemas,
+    facts: resctrl::Facts,
+}
+
+/// Shares that were given, until all else is done too.
+#[derive(Debug)]
+enum Given {
+    /// The container's class had these before.
+    Changed { groups: Groups, before: String },
+    /// The container had no class.
+    New(Groups),
+}
+
+impl Shares {
+    /// Those of the command line, also beside `--resources`, as with runc.
+    fn of(args: &Update) -> Result<Option<Self>> {
+        let schemas = Schemas {
+            l3_cache: args.l3_cache_schema.clone(),
+            mem_bw: args.mem_bw_schema.clone(),
+        };
+        if schemas.is_empty() {
+            return Ok(None);
+        }
+        let facts = resctrl::facts()?.unwrap_or_default();
+        schemas.writes(&facts)?;
+        Ok(Some(Self { schemas, facts }))
+    }
+
+    /// Writes them to the container's class; one that has none gets one, with all
+    /// of its processes.
+    fn give(self, container: &Locked, record: &mut Record, cgroup: &Cgroup) -> Result<Given> {
+        if let Some(groups) = open_groups(record)? {
+            let before = groups.update(&self.schemas.writes(&self.facts)?)?;
+            return Ok(Given::Changed { groups, before });
+        }
+        let plan = IntelRdt::later(&self.schemas, record.id.as_str(), &self.facts)?;
+        let mut groups = Groups::look(&plan)?;
+        record.intel_rdt = Some(groups.record());
+        container.save(record)?;
+        let made = groups.make(&plan);
+        if made.is_ok() {
+            // Whoever fails from here on takes it away with tasks in it.
+            groups.settle(&plan);
+        }
+        let joined = made.and_then(|()| {
+            record.intel_rdt = Some(groups.record());
+            container.save(record)?;
+            groups.join_all(|| cgroup.pids())
+        });
+        let given = Given::New(groups);
+        match joined {
+            Ok(()) => Ok(given),
+            Err(error) => Err(given.take_back(container, record, error)),
+        }
+    }
+}
+
+impl Given {
+    /// Makes all as it was because of `error`, and returns it with what went wrong
+    /// on the way.
+    fn take_back(self, container: &Locked, record: &mut Record, error: Error) -> Error {
+        let undone = match self {
+            Given::Changed { groups, before } => groups.restore(&before),
+            Given::New(groups) => groups.remove().and_then(|()| {
+                record.intel_rdt = None;
+                container.save(record)
+            }),
+        };
+        match undone {
+            Ok(()) => error,
+            Err(failed) => error.and(&failed.within("clean up")),
+        }
+    }
 }
 
 /// What is in force and can't be asked from the kernel: what the last update

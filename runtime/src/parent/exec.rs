@@ -17,6 +17,7 @@ use crate::child::{Child, Entry, Joined, Life};
 use crate::error::Result;
 use crate::hooks::State;
 use crate::plan::exec::Exec;
+use crate::resctrl::{Groups, IfGone};
 use crate::seal;
 use crate::sys::file;
 use crate::sys::handle::Handle;
@@ -32,6 +33,8 @@ pub struct Target<'a> {
     pub pid: Pid,
     /// Its cgroup, or the one below it that was asked for.
     pub cgroup: &'a Cgroup,
+    /// Its resctrl groups.
+    pub groups: Option<&'a Groups>,
     /// Its state, for a seccomp agent.
     pub state: State,
 }
@@ -46,6 +49,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         init,
         pid,
         cgroup,
+        groups,
         state,
     } = target;
     let (ours, theirs) = channel::pair()?;
@@ -93,7 +97,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
     };
     let mut newborn = give_birth(&birth, child, ours)?;
     timing::mark("birth");
-    let settled = settle(plan, &mut newborn, cgroup, &state, rootless)
+    let settled = settle(plan, &mut newborn, (cgroup, groups), &state, rootless)
         .and_then(|()| match scheduled_by_parent {
             true => set_priorities(newborn.pid, &plan.process.scheduling),
             false => Ok(()),
@@ -141,12 +145,13 @@ fn own_root(namespaces: CloneFlags, pid: Pid, init: &Handle) -> Result<Option<Ow
 fn settle(
     plan: &Exec,
     newborn: &mut Newborn,
-    cgroup: &Cgroup,
+    (cgroup, groups): (&Cgroup, Option<&Groups>),
     state: &State,
     rootless: bool,
 ) -> Result<()> {
     newborn
         .ensure_membership(cgroup)
+        .and_then(|()| newborn.ensure_groups(groups, IfGone::Skip))
         .and_then(|()| set_oom_score(newborn.pid, &plan.process, rootless))
         .and_then(|()| raise_limits(newborn.pid, &plan.process))
         .map_err(|error| newborn.last_words().unwrap_or(error))?;

@@ -40,6 +40,7 @@ use crate::idmap;
 use crate::plan::Plan;
 use crate::plan::process::Process;
 use crate::plan::sysctl;
+use crate::resctrl::{Groups, IfGone};
 use crate::seal;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Process as Init, Record};
@@ -75,6 +76,7 @@ pub struct Created {
 #[derive(Debug, Default)]
 struct Made {
     cgroup: Option<Cgroup>,
+    groups: Option<Groups>,
     init: Option<Newborn>,
 }
 
@@ -114,10 +116,15 @@ fn make(
 ) -> Result<()> {
     Cgroup::check_unused(&plan.cgroup)?;
     record.cgroup = Some(plan.cgroup.record());
+    // What does not fit what is there is refused before anything is made.
+    let groups = plan.intel_rdt.as_ref().map(Groups::look).transpose()?;
+    record.intel_rdt = groups.as_ref().map(Groups::record);
     container.save(record)?;
 
     let cgroup = made.cgroup.insert(Cgroup::create(&plan.cgroup)?);
     timing::mark("cgroup of v2");
+    made.groups = groups;
+    make_groups(plan, made.groups.as_mut(), record)?;
     let (rootless, announce) = (options.rootless, options.announce.clone());
     let (state, output) = (record.hook_state(), Output::open(&plan.hooks.output)?);
     let newborn = birth(plan, (state.clone(), &output), gate, options, cgroup)?;
@@ -128,7 +135,7 @@ fn make(
     timing::mark("record");
 
     // While the child begins its namespaces, its session and its mounts.
-    settle(plan, newborn, cgroup, rootless)
+    settle(plan, newborn, (cgroup, made.groups.as_ref()), rootless)
         .map_err(|error| newborn.last_words().unwrap_or(error))?;
     newborn.go(cgroup)?;
     seal::let_go();
@@ -160,22 +167,48 @@ fn make(
         set_priorities(newborn.pid, &plan.process.scheduling)?;
     }
 
+    settle_groups(plan, made.groups.as_mut(), record);
     record.creating = false;
     container.save(record)?;
     announce.publish(newborn.pid, &newborn.handle)
 }
 
 /// Settles what the child waits for before it enters its cgroups.
-fn settle(plan: &Plan, newborn: &Newborn, cgroup: &mut Cgroup, rootless: bool) -> Result<()> {
+fn settle(
+    plan: &Plan,
+    newborn: &Newborn,
+    (cgroup, groups): (&mut Cgroup, Option<&Groups>),
+    rootless: bool,
+) -> Result<()> {
     cgroup.create_v1(&plan.cgroup)?;
     timing::mark("cgroups of v1");
     cgroup.apply(&plan.cgroup)?;
     timing::mark("limits");
     cgroup.start_unit(&plan.cgroup, newborn.pid)?;
     newborn.ensure_membership(cgroup)?;
+    // Before a second fork: who is born later is where this one is.
+    newborn.ensure_groups(groups, IfGone::Fail)?;
     raise_limits(newborn.pid, &plan.process)?;
     let flags = plan.namespaces.clone_flags();
     settle_ids(newborn.pid, plan, rootless, flags)
+}
+
+/// Makes the resctrl groups, if the container is to have some.
+fn make_groups(plan: &Plan, groups: Option<&mut Groups>, record: &mut Record) -> Result<()> {
+    if let (Some(rdt), Some(groups)) = (&plan.intel_rdt, groups) {
+        groups.make(rdt)?;
+        record.intel_rdt = Some(groups.record());
+        timing::mark("resctrl");
+    }
+    Ok(())
+}
+
+/// Says which of the resctrl groups go with the container.
+fn settle_groups(plan: &Plan, groups: Option<&mut Groups>, record: &mut Record) {
+    if let (Some(rdt), Some(groups)) = (&plan.intel_rdt, groups) {
+        groups.settle(rdt);
+        record.intel_rdt = Some(groups.record());
+    }
 }
 
 /// Whether policy and I/O priority are ours to set: root of a user namespace has
@@ -319,17 +352,17 @@ impl Made {
         if let Some(init) = self.init {
             init.kill();
         }
-        let Some(cgroup) = self.cgroup else {
-            return error;
-        };
         // What a hook has left in it, too.
-        let killed = match cgroup.is_nowhere() {
-            true => Ok(()),
-            false => cgroup.kill(),
+        let killed = match &self.cgroup {
+            Some(cgroup) if !cgroup.is_nowhere() => cgroup.kill(),
+            _ => Ok(()),
         };
-        match cgroup.remove().and(killed) {
-            Ok(()) => error,
-            Err(failed) => error.and(&failed.within("clean up")),
-        }
+        let cgroup = self.cgroup.map_or(Ok(()), Cgroup::remove).and(killed);
+        // Which nobody is in any more.
+        let groups = self.groups.map_or(Ok(()), Groups::remove);
+        [cgroup, groups]
+            .into_iter()
+            .filter_map(Result::err)
+            .fold(error, |error, failed| error.and(&failed.within("clean up")))
     }
 }

@@ -11,6 +11,7 @@ use crate::channel::{FromChild, ParentEnd};
 use crate::child::progress::{Progress, Step};
 use crate::child::{self, Child};
 use crate::error::{Context, Error, Kind, Result};
+use crate::resctrl::{Groups, IfGone};
 use crate::sys::handle::Handle;
 use crate::sys::process::{self, Clone, Forked};
 use crate::sys::{self, namespace};
@@ -181,6 +182,18 @@ impl Newborn {
             // It failed and left already; its words are read when it is told to go.
             Err(error) if error.errno() == Some(Errno::ESRCH) => Ok(()),
             attached => attached,
+        }
+    }
+
+    /// Puts the child into its resctrl groups, if there are any.
+    ///
+    /// # Errors
+    /// Those of [`Groups::join`].
+    pub fn ensure_groups(&self, groups: Option<&Groups>, if_gone: IfGone) -> Result<()> {
+        match groups.map(|groups| groups.join(self.pid, if_gone)) {
+            // As above.
+            Some(Err(error)) if error.errno() == Some(Errno::ESRCH) => Ok(()),
+            joined => joined.unwrap_or(Ok(())),
         }
     }
 

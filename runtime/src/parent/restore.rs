@@ -1,7 +1,8 @@
 //! A container from the images of a checkpoint: criu makes its processes.
 //!
 //! ```text
-//! cgroup    made, with its limits; criu is moved into it and what it makes is born there
+//! cgroup    made, with its limits; criu is moved into it and what it makes is born there;
+//!           the resctrl groups likewise
 //! mounts    criu has a mount namespace of its own, in which the root filesystem is a mount
 //! criu      makes namespaces and processes from the images
 //!           setup-namespaces: hooks; post-restore: the record has the process;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
-use super::{Announce, run_hooks};
+use super::{Announce, make_groups, run_hooks, settle_groups};
 use crate::cgroup::{self, Cgroup};
 use crate::child::rootfs;
 use crate::criu::{
@@ -26,6 +27,7 @@ use crate::hooks::Output;
 use crate::plan::Plan;
 use crate::plan::cgroup::Member;
 use crate::plan::checkpoint::{self, MASK};
+use crate::resctrl::{Groups, IfGone};
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Process as Init, Record};
 use crate::sys::handle::Handle;
@@ -75,26 +77,30 @@ pub fn restore(
 ) -> Result<Restored> {
     Cgroup::check_unused(&plan.cgroup)?;
     record.cgroup = Some(plan.cgroup.record());
+    let mut groups = plan.intel_rdt.as_ref().map(Groups::look).transpose()?;
+    record.intel_rdt = groups.as_ref().map(Groups::record);
     container.save(record)?;
     let mut cgroup = Cgroup::create(&plan.cgroup)?;
     let created = cgroup.create_v1(&plan.cgroup);
-    match created.and_then(|()| make(plan, container, record, request, &mut cgroup)) {
+    let home = (&mut cgroup, groups.as_mut());
+    match created.and_then(|()| make(plan, container, record, request, home)) {
         Ok(restored) => Ok(restored),
-        Err(error) => Err(undo(cgroup, error)),
+        Err(error) => Err(undo(cgroup, groups, error)),
     }
 }
 
-/// Ends what criu has left and removes the cgroup.
-fn undo(cgroup: Cgroup, error: Error) -> Error {
+/// Ends what criu has left and removes the cgroup and the resctrl groups.
+fn undo(cgroup: Cgroup, groups: Option<Groups>, error: Error) -> Error {
     let killed = if cgroup.is_nowhere() {
         Ok(())
     } else {
         cgroup.kill()
     };
-    match cgroup.remove().and(killed) {
-        Ok(()) => error,
-        Err(failed) => error.and(&failed.within("clean up")),
-    }
+    let removed = cgroup.remove().and(killed);
+    [removed, groups.map_or(Ok(()), Groups::remove)]
+        .into_iter()
+        .filter_map(Result::err)
+        .fold(error, |error, failed| error.and(&failed.within("clean up")))
 }
 
 fn make(
@@ -102,8 +108,9 @@ fn make(
     container: &Locked,
     record: &mut Record,
     request: Request<'_>,
-    cgroup: &mut Cgroup,
+    (cgroup, mut groups): (&mut Cgroup, Option<&mut Groups>),
 ) -> Result<Restored> {
+    make_groups(plan, groups.as_deref_mut(), record)?;
     cgroup.apply(&plan.cgroup)?;
     let namespaces = open_inherited(plan)?;
     let prepare = || {
@@ -120,6 +127,10 @@ fn make(
     cgroup.start_unit(&plan.cgroup, session.pid())?;
     if plan.cgroup.unit.is_none() {
         cgroup.attach(session.pid())?;
+    }
+    // What criu makes is born in them.
+    if let Some(groups) = &groups {
+        groups.join(session.pid(), IfGone::Fail)?;
     }
     timing::mark("cgroup");
 
@@ -157,6 +168,7 @@ fn make(
     let pid = Pid::from_raw(pid);
     let handle = Handle::open_child(pid)?;
     record.init = Some(Init::now(pid)?);
+    settle_groups(plan, groups, record);
     record.creating = false;
     container.save(record)?;
     request.announce.publish(pid, &handle)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::annotations::Annotations;
 use super::cgroup::{CgroupPlan, Manager, ownership};
 use super::hooks::Hooks;
+use super::intel_rdt::IntelRdt;
 use super::mounts::{MountContext, Rootfs};
 use super::namespaces::Namespaces;
 use super::network::{NetDevice, net_devices};
@@ -48,6 +49,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// The cgroup and its limits.
     pub cgroup: CgroupPlan,
+    /// Its share of caches and memory bandwidth.
+    pub intel_rdt: Option<IntelRdt>,
     /// The root filesystem and all that is in it.
     pub rootfs: Rootfs,
     /// The host's network devices to move into the container.
@@ -121,6 +124,7 @@ impl Plan {
             id: request.id.to_owned(),
             bundle: request.bundle.to_owned(),
             net_devices: net_devices(&linux, &namespaces, host)?,
+            intel_rdt: IntelRdt::plan(linux.intel_rdt.as_ref(), request.id, host.resctrl.as_ref())?,
             hostname: uts_name("hostname", spec.hostname.as_deref(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname.as_deref(), &namespaces)?,
             personality: personality(linux.personality.as_ref())?,
@@ -167,13 +171,9 @@ fn check_version(version: &str) -> Result<()> {
     Err(Error::config("ociVersion", cause))
 }
 
-/// What this version or this host does not do is refused, so that nobody runs
+/// What this host does not do is refused, so that nobody runs
 /// without a limit or a guard that he asked for.
 fn refuse_unsupported(linux: &spec::Linux, host: &Host) -> Result<()> {
-    if linux.intel_rdt.is_some() && !fields::handles("linux.intelRdt") {
-        let why = fields::why("linux.intelRdt");
-        return Err(Error::config("linux.intelRdt", why).with_kind(Kind::Unsupported));
-    }
     if !host.selinux
         && let Some(label) = &linux.mount_label
         && !label.is_empty()

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod hooks;
 pub mod hot_mounts;
 mod idmap_text;
+pub mod intel_rdt;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
@@ -23,6 +24,7 @@ pub mod network;
 pub mod process;
 pub mod report;
 pub mod scheduling;
+pub mod schemata;
 pub mod sysctl;
 mod written_mount;
 

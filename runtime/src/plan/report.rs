@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::capabilities::names_of;
 use super::hooks::Hook;
+use super::intel_rdt::{IfThere, IntelRdt, Origin};
 use super::mounts::Entry;
 use super::{Plan, cgroup};
 use crate::seccomp::Filter;
@@ -42,6 +43,7 @@ impl Report {
     pub fn of(plan: &Plan) -> Self {
         let sections = [
             ("cgroup", cgroup_steps(&plan.cgroup)),
+            ("resctrl", plan.intel_rdt.iter().flat_map(groups).collect()),
             ("namespaces", namespaces(plan)),
             ("session", session(plan)),
             ("root filesystem", root(plan)),
@@ -118,6 +120,34 @@ fn cgroup_steps(plan: &cgroup::CgroupPlan) -> Vec<String> {
     }));
     for rule in plan.devices.iter().flatten() {
         steps.push(format!("{rule}"));
+    }
+    steps
+}
+
+fn groups(plan: &IntelRdt) -> Vec<String> {
+    let mount = plan.mount.display();
+    let mut steps: Vec<String> = plan
+        .groups
+        .iter()
+        .map(|group| {
+            let path = &group.path;
+            match group.origin {
+                Origin::Default => format!("join {mount}"),
+                Origin::Prepared => format!("join {mount}/{path}, which must be there"),
+                Origin::Shared => format!("make or join {mount}/{path}, and leave it"),
+                Origin::Own => format!("make or join {mount}/{path}, and remove it if it was made"),
+                Origin::New => format!("make and join {mount}/{path}, and remove it"),
+            }
+        })
+        .collect();
+    for write in &plan.writes {
+        for line in write.lines.lines() {
+            let step = format!("write schemata = {line}");
+            steps.push(match write.if_there {
+                IfThere::Write => step,
+                IfThere::Compare => format!("{step}, or if the group is there it must be so"),
+            });
+        }
     }
     steps
 }

@@ -237,6 +237,13 @@ const NOTES: &str = "
 * `process.execCPUAffinity`: for `exec` alone. Without it a process may run on all CPUs of the
   container's cpuset, whatever the engine was bound to.
 * `linux.netDevices`: permanent addresses that are valid everywhere are kept, routes are not.
+* `linux.intelRdt`: a class without `closID` has the container's id; it is removed with the
+  container if it was made for it. One that `closID` names is never removed; if it is there,
+  `l3CacheSchema` and `memBwSchema` must be what it has (only the domains that they name, a
+  bandwidth rounded up as the kernel does), and `schemata` is written. Each of the three is a write
+  of its own, so a later one may replace what an earlier one says. A monitoring group must be new.
+  No processor with RDT was at hand: all of it was tried on a stand-in for resctrl, in FUSE, that
+  behaves as the kernel's documentation says.
 * `linux.seccomp.architectures[]`: there are tables for x86_64, x86, x32 and aarch64. Of any other, such
   as `SCMP_ARCH_ARM`, which Docker's profile names on aarch64, programs are killed, with a warning.
 * `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
@@ -452,26 +459,11 @@ pub const FIELDS: &[Field] = &[
     handled("linux.maskedPaths[]"),
     handled("linux.readonlyPaths[]"),
     handled("linux.mountLabel"),
-    refused(
-        "linux.intelRdt.closID",
-        "not supported by this version of rrun",
-    ),
-    refused(
-        "linux.intelRdt.schemata[]",
-        "not supported by this version of rrun",
-    ),
-    refused(
-        "linux.intelRdt.l3CacheSchema",
-        "not supported by this version of rrun",
-    ),
-    refused(
-        "linux.intelRdt.memBwSchema",
-        "not supported by this version of rrun",
-    ),
-    refused(
-        "linux.intelRdt.enableMonitoring",
-        "not supported by this version of rrun",
-    ),
+    handled("linux.intelRdt.closID"),
+    handled("linux.intelRdt.schemata[]"),
+    handled("linux.intelRdt.l3CacheSchema"),
+    handled("linux.intelRdt.memBwSchema"),
+    handled("linux.intelRdt.enableMonitoring"),
     handled("linux.memoryPolicy.mode"),
     handled("linux.memoryPolicy.nodes"),
     handled("linux.memoryPolicy.flags[]"),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ContainerId;
 use crate::error::Result;
+use crate::plan::intel_rdt;
 use crate::spec::DeviceRule;
 use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
@@ -44,6 +45,9 @@ pub struct Record {
     /// The container's cgroup, as the module `cgroup` wrote it down.
     #[serde(default)]
     pub cgroup: Option<cgroup::Record>,
+    /// The container's groups in resctrl, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<intel_rdt::Record>,
     /// Whether the pid namespace is not the container's own: its processes
     /// then outlive the first one, and delete must kill them by the cgroup.
     #[serde(default)]
@@ -95,6 +99,7 @@ impl Record {
             creating: true,
             init: None,
             cgroup: None,
+            intel_rdt: None,
             shares_pid_namespace: false,
             keyring: false,
             updated: Updated::default(),

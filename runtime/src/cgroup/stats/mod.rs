@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::resctrl;
+
 /// Usage and limits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
@@ -25,15 +27,11 @@ pub struct Stats {
     pub blkio: Blkio,
     /// Huge pages, by page size.
     pub hugetlb: BTreeMap<String, Hugetlb>,
-    /// Nothing: Intel RDT groups are not read.
-    pub intel_rdt: IntelRdt,
+    /// What resctrl says, if the container has a group there.
+    pub intel_rdt: resctrl::Stats,
     /// Nothing: interfaces are not the runtime's.
     pub network_interfaces: Option<()>,
 }
-
-/// An empty object.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct IntelRdt {}
 
 /// CPU time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
