@@ -1,7 +1,8 @@
 //! What a case is: a name that says what it shows, an oracle that says it is
 //! so, what it needs from the machine, and the exceptions by runtime.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// Who says that the expected answer is right.
@@ -51,6 +52,8 @@ pub enum Needs {
     Veth,
     /// A tmpfs that can be idmapped (Linux 6.3).
     TmpfsIdmap,
+    /// FUSE, for [`resctrl`](crate::resctrl).
+    Fuse,
 }
 
 /// One case.
@@ -206,6 +209,9 @@ impl Case {
                 Some("the kernel has no AppArmor".to_owned())
             }
             (Needs::Veth, _) if !has_veth() => Some("no ip, or a kernel without veth".to_owned()),
+            (Needs::Fuse, _) if std::fs::File::open("/dev/fuse").is_err() => {
+                Some("the kernel has no FUSE".to_owned())
+            }
             (Needs::TmpfsIdmap, _) if kernel() < (6, 3) => {
                 Some("tmpfs can't be idmapped before Linux 6.3".to_owned())
             }
@@ -276,6 +282,9 @@ pub struct Test {
     pub prefix: String,
     /// How many names were made.
     pub made: Cell<u32>,
+    /// What the runtime sees in the place of other files, as in
+    /// [`Before::Instead`](crate::sys::Before::Instead).
+    pub instead: RefCell<Vec<(CString, CString)>>,
 }
 
 impl Test {

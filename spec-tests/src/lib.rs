@@ -36,6 +36,7 @@ pub mod case;
 pub mod clause;
 pub mod fallbacks;
 pub mod leftovers;
+pub mod resctrl;
 pub mod runner;
 pub mod runtime;
 pub mod shim;

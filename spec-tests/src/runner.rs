@@ -4,7 +4,7 @@
 //! subreaper, runs the closure, and looks for what was left behind. A case
 //! that hangs is killed with all its descendants, and fails.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -424,6 +424,7 @@ impl Setting {
             seed: self.seed,
             prefix: prefix.clone(),
             made: Cell::new(0),
+            instead: RefCell::default(),
         };
         // The case has a process of its own, so that this one can reap what is
         // orphaned as soon as it dies: a zombie would keep its pid namespace.

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::bundle::Bundle;
 use crate::case::Test;
+use crate::sys::{self, Before};
 
 /// How long a command may take before it counts as hung. No case measures
 /// time by it.
@@ -204,6 +205,10 @@ impl Test {
             .arg(&self.root)
             .args(args)
             .stdin(Stdio::null());
+        let instead = self.instead.borrow();
+        if !instead.is_empty() {
+            sys::before(&mut command, Before::Instead(instead.clone()));
+        }
         command
     }
 

@@ -6,6 +6,7 @@
     reason = "the one module of this crate that may; see each SAFETY"
 )]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -252,6 +253,9 @@ pub enum Before {
     DieWithParent,
     /// Is traced by the process that made it.
     Traced,
+    /// Sees these files in the place of others, in a mount namespace of its own:
+    /// pairs of what is seen and where, which may lead over `/proc/self`.
+    Instead(Vec<(CString, CString)>),
 }
 
 /// Adds a step between fork and exec.
@@ -312,6 +316,14 @@ pub fn before(command: &mut Command, step: Before) {
             );
             traced.map(drop).map_err(io::Error::from_raw_os_error)
         }
+        Before::Instead(files) => {
+            // SAFETY: unshare takes an integer.
+            check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+            bind(None, c"/", libc::MS_REC | libc::MS_PRIVATE)?;
+            files
+                .iter()
+                .try_for_each(|(file, place)| bind(Some(file), place, libc::MS_BIND))
+        }
         Before::DieWithParent => {
             // SAFETY: prctl with integers.
             check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
@@ -319,6 +331,14 @@ pub fn before(command: &mut Command, step: Before) {
     };
     // SAFETY: every step above is async-signal-safe: plain system calls.
     unsafe { command.pre_exec(step) };
+}
+
+/// mount(2) without a type and data.
+fn bind(source: Option<&CStr>, target: &CStr, flags: libc::c_ulong) -> io::Result<()> {
+    let null = std::ptr::null();
+    let source = source.map_or(null, CStr::as_ptr);
+    // SAFETY: the kernel copies the strings, which live until it has returned.
+    check(unsafe { libc::mount(source, target.as_ptr(), null, flags, null.cast()) })
 }
 
 fn check(result: i32) -> io::Result<()> {

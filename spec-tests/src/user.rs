@@ -94,6 +94,7 @@ impl Test {
             seed: self.seed,
             prefix: self.prefix.clone(),
             made: self.made.clone(),
+            instead: self.instead.clone(),
         }
     }
 }

@@ -42,6 +42,8 @@ mod namespaces;
 mod network;
 #[path = "cases/process.rs"]
 mod process;
+#[path = "cases/resctrl.rs"]
+mod resctrl;
 #[path = "cases/review.rs"]
 mod review;
 #[path = "cases/rootfs.rs"]
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
             ("process", process::CASES),
             ("scheduling", scheduling::CASES),
             ("network", network::CASES),
+            ("resctrl", resctrl::CASES),
             ("annotations", annotations::CASES),
             ("rootfs", rootfs::CASES),
             ("hot_mounts", hot_mounts::CASES),

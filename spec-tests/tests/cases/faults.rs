@@ -11,6 +11,8 @@
 use std::path::Path;
 
 use nix::errno::Errno;
+use serde_json::json;
+use spec_tests::resctrl::Resctrl;
 use spec_tests::runtime::text;
 use spec_tests::trace::{self, Fault, Point, Traced};
 use spec_tests::{Bundle, Case, Needs, Test, leftovers};
@@ -62,6 +64,18 @@ pub(crate) const CASES: &[Case] = &[
             each(t, &CREATE, 40, any_error);
         },
     )
+    .except(WHY),
+    Case::kernel(
+        "a create with resctrl groups that is killed at any call leaves none",
+        |t| in_groups(t, |_| Fault::Kill),
+    )
+    .needs(Needs::Fuse)
+    .except(WHY),
+    Case::kernel(
+        "a create with resctrl groups whose call fails succeeds or leaves none",
+        |t| in_groups(t, any_error),
+    )
+    .needs(Needs::Fuse)
     .except(WHY),
     Case::kernel("a run whose call fails succeeds or leaves nothing", |t| {
         each(t, &RUN, 15, any_error);
@@ -133,7 +147,28 @@ fn any_error(round: usize) -> Fault {
 /// Does `command` with a fault at one call after the other.
 fn each(t: &Test, command: &Command, sample: u32, fault: fn(usize) -> Fault) {
     let bundle = Bundle::new(t).probe(&["pause"]);
-    let calls = attempt(t, &bundle, command, None).calls;
+    each_of(t, &bundle, command, sample, fault);
+}
+
+/// `create` with a class of its own and a monitoring group, on a stand-in for
+/// resctrl that must have none of them in the end.
+fn in_groups(t: &Test, fault: fn(usize) -> Fault) {
+    let resctrl = Resctrl::mount(t);
+    let rdt = json!({ "l3CacheSchema": "L3:0=f", "enableMonitoring": true });
+    let bundle = Bundle::new(t)
+        .probe(&["pause"])
+        .with(|config| config["linux"]["intelRdt"] = rdt);
+    each_of(t, &bundle, &CREATE, 15, fault);
+    let done = resctrl.done();
+    let count = |verb: &str| done.iter().filter(|line| line.starts_with(verb)).count();
+    assert!(count("mkdir") > 0);
+    assert_eq!(count("mkdir"), count("rmdir"), "{done:?}");
+    assert!(!resctrl.has(&bundle.id));
+}
+
+/// [`each`] for this bundle.
+fn each_of(t: &Test, bundle: &Bundle, command: &Command, sample: u32, fault: fn(usize) -> Fault) {
+    let calls = attempt(t, bundle, command, None).calls;
     let mut points: Vec<Point> = Vec::new();
     let kills = fault(0) == Fault::Kill;
     for (process, numbers) in calls.iter().enumerate() {
@@ -151,7 +186,7 @@ fn each(t: &Test, command: &Command, sample: u32, fault: fn(usize) -> Fault) {
     for (round, point) in points.into_iter().enumerate() {
         let fault = fault(round);
         println!("{} with {fault:?} at {point:?}", command.words.join(" "));
-        attempt(t, &bundle, command, Some((point, fault)));
+        attempt(t, bundle, command, Some((point, fault)));
     }
 }
 
