@@ -26,6 +26,8 @@ mod config_mounts;
 mod engines;
 #[path = "conformance/features.rs"]
 mod features;
+#[path = "conformance/rdt.rs"]
+mod rdt;
 #[path = "conformance/runtime.rs"]
 mod runtime;
 #[path = "conformance/seccomp.rs"]
@@ -57,6 +59,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("mounts", config_mounts::CASES),
     ("hooks", config_hooks::CASES),
     ("linux", config_linux::CASES),
+    ("rdt", rdt::CASES),
     ("cgroup", cgroups::CASES),
     ("seccomp", seccomp::CASES),
     ("runtime", runtime::CASES),

@@ -482,24 +482,6 @@ pub(crate) const CASES: &[Case] = &[
         ),
     ]),
     Case::clause(
-        &["config-linux/rdt-not-mounted"],
-        "intelRdt without a mounted resctrl is refused",
-        |t| {
-            if fs::read_to_string("/proc/mounts")
-                .expect("mounts")
-                .contains(" resctrl ")
-            {
-                t.does_not_apply("resctrl is mounted here");
-            }
-            let rdt = json!({ "closID": "conformance", "l3CacheSchema": "L3:0=f" });
-            refused(
-                t,
-                &Bundle::new(t).with(|config| config["linux"]["intelRdt"] = rdt),
-            );
-        },
-    )
-    .except(&[("crun", "1.8.1 passes over intelRdt")]),
-    Case::clause(
         &["config-linux/maskedPaths-absolute"],
         "a masked path that is relative is refused",
         |t| {
