@@ -67,8 +67,19 @@ struct Young {
     name: &'static str,
     number: i64,
     when: When,
-    /// As strace names it, and the errno.
-    answer: (&'static str, &'static str),
+    /// As strace names the call, what else stands in its line, and the errno.
+    answer: Answer,
+}
+
+/// How strace shows a call that is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The call's name.
+    pub call: &'static str,
+    /// What tells this form of it from others.
+    pub with: &'static str,
+    /// The errno's name.
+    pub errno: &'static str,
 }
 
 const fn young(name: &'static str, number: i64) -> Young {
@@ -76,11 +87,31 @@ const fn young(name: &'static str, number: i64) -> Young {
         name,
         number,
         when: When::Always,
-        answer: (name, "ENOSYS"),
+        answer: Answer {
+            call: name,
+            with: "(",
+            errno: "ENOSYS",
+        },
     }
 }
 
-const YOUNG: [Young; 11] = [
+/// A form of an older call that is refused as one with a wrong argument.
+const fn form(
+    name: &'static str,
+    number: i64,
+    when: When,
+    (call, with): (&'static str, &'static str),
+) -> Young {
+    let errno = "EINVAL";
+    Young {
+        name,
+        number,
+        when,
+        answer: Answer { call, with, errno },
+    }
+}
+
+const YOUNG: [Young; 12] = [
     young("openat2", libc::SYS_openat2),
     young("clone3", libc::SYS_clone3),
     young("close_range", libc::SYS_close_range),
@@ -91,37 +122,59 @@ const YOUNG: [Young; 11] = [
     young("pidfd_open", libc::SYS_pidfd_open),
     young("pidfd_send_signal", libc::SYS_pidfd_send_signal),
     // With a pidfd (Linux 5.4): P_PIDFD is 3.
-    Young {
-        name: "waitid_pidfd",
-        number: libc::SYS_waitid,
-        when: When::First(3),
-        answer: ("waitid", "EINVAL"),
-    },
+    form(
+        "waitid_pidfd",
+        libc::SYS_waitid,
+        When::First(3),
+        ("waitid", "P_PIDFD"),
+    ),
     // With a pidfd (Linux 5.8): only that takes several types at once.
-    Young {
-        name: "setns_pidfd",
-        number: libc::SYS_setns,
-        when: When::SecondHasBits,
-        answer: ("setns", "EINVAL"),
-    },
+    form(
+        "setns_pidfd",
+        libc::SYS_setns,
+        When::SecondHasBits,
+        ("setns", "|"),
+    ),
+    // With PR_SET_MM, which is 35: a kernel without checkpoint and restore, or
+    // rights that don't suffice.
+    form(
+        "prctl_set_mm",
+        libc::SYS_prctl,
+        When::First(35),
+        ("prctl", "PR_SET_MM"),
+    ),
 ];
 
-/// The call of this name.
-fn find(name: &str) -> &'static Young {
-    let found = YOUNG.iter().find(|young| young.name == name);
-    found.unwrap_or_else(|| panic!("WITHOUT={name}: none of {:?}", YOUNG.map(|one| one.name)))
+/// The errno that a filter around us has for calls that it does not know, where it
+/// is not the kernel's: old ones of Docker and libseccomp.
+const FILTERS: &str = "=EPERM";
+
+/// The call of this name, and whether it is a filter that refuses it.
+fn find(name: &str) -> (&'static Young, bool) {
+    let filtered = name.strip_suffix(FILTERS);
+    let call = filtered.unwrap_or(name);
+    let found = YOUNG.iter().find(|young| young.name == call);
+    let young =
+        found.unwrap_or_else(|| panic!("WITHOUT={name}: none of {:?}", YOUNG.map(|one| one.name)));
+    (young, filtered.is_some())
 }
 
-/// How strace names a call of `WITHOUT`, and the errno that it answers.
+/// How strace shows that a call of `WITHOUT` is refused.
 ///
 /// # Panics
 /// For a name that is none.
-pub fn answer(name: &str) -> (&'static str, &'static str) {
-    find(name).answer
+pub fn answer(name: &str) -> Answer {
+    match find(name) {
+        (young, false) => young.answer,
+        (young, true) => Answer {
+            errno: "EPERM",
+            ..young.answer
+        },
+    }
 }
 
-/// Makes these system calls answer as under a kernel that does not know them,
-/// for this process and all that it starts; and sees that they do.
+/// Makes these system calls answer as under a kernel that does not know them, or
+/// with `=EPERM` behind a name under such a filter, for this process and all that it starts; and sees that they do.
 ///
 /// # Panics
 /// For a name that is none, when the kernel takes no filter, and when a call is
@@ -139,12 +192,12 @@ pub fn refuse(names: &[String]) {
     // struct seccomp_data: the number, then from 16 on the arguments; their
     // lower halves come first (the supported architectures are little-endian).
     let mut filter = vec![step(load, 0, 0, 0)];
-    for young in names.iter().map(|name| find(name)) {
+    for (young, filtered) in names.iter().map(|name| find(name)) {
         let number = u32::try_from(young.number).expect("a number of a system call");
         match young.when {
             When::Always => filter.extend([
                 step(equal, 0, 1, number),
-                step(answer, 0, 0, refusal(libc::ENOSYS)),
+                step(answer, 0, 0, refusal(missing(filtered))),
             ]),
             When::First(value) => filter.extend([
                 step(equal, 0, 4, number),
@@ -182,16 +235,21 @@ pub fn refuse(names: &[String]) {
         )
     };
     assert_eq!(set, 0, "seccomp: {}", io::Error::last_os_error());
-    for young in names.iter().map(|name| find(name)) {
+    for (young, filtered) in names.iter().map(|name| find(name)) {
         // A descriptor that is not open, and two types of namespaces.
         let (args, errno) = match young.when {
-            When::Always => ([i64::from(i32::MAX), 0, 0, 0, 0, 0], libc::ENOSYS),
+            When::Always => ([i64::from(i32::MAX), 0, 0, 0, 0, 0], missing(filtered)),
             When::First(value) => ([value.into(), 1 << 30, 0, 0, 0, 0], libc::EINVAL),
             When::SecondHasBits => ([1 << 30, 0x0c00_0000, 0, 0, 0, 0], libc::EINVAL),
         };
         let answered = raw(young.number, args);
         assert_eq!(answered, Err(errno), "{young:?} is not refused");
     }
+}
+
+/// How a call is refused that is not there at all.
+fn missing(filtered: bool) -> i32 {
+    if filtered { libc::EPERM } else { libc::ENOSYS }
 }
 
 /// Rows and columns of a terminal, None when `fd` is none.
@@ -249,8 +307,8 @@ pub enum Before {
     Umask(u32),
     /// May run on this CPU alone (fork and exec keep that).
     Cpu(u32),
-    /// Is killed when the process that made it ends.
-    DieWithParent,
+    /// Gets SIGTERM when the process that made it ends.
+    EndWithParent,
     /// Is traced by the process that made it.
     Traced,
     /// Sees these files in the place of others, in a mount namespace of its own:
@@ -324,9 +382,9 @@ pub fn before(command: &mut Command, step: Before) {
                 .iter()
                 .try_for_each(|(file, place)| bind(Some(file), place, libc::MS_BIND))
         }
-        Before::DieWithParent => {
+        Before::EndWithParent => {
             // SAFETY: prctl with integers.
-            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) })
         }
     };
     // SAFETY: every step above is async-signal-safe: plain system calls.
