@@ -162,62 +162,70 @@ impl Case {
     /// Why this case does not run here, if so. With `EXCEPTIONS=1` the
     /// exceptions are run too, to see whether they are still true; those of a
     /// clause always are.
-    pub fn left_out(&self, runtime: &str, view: &str) -> Option<String> {
+    pub fn left_out(&self, runtime: &str, view: &str) -> Option<LeftOut> {
+        use LeftOut::{Lacking, Meant};
+        let meant = |reason: &str| Some(Meant(reason.to_owned()));
+        let lacking = |reason: &str| Some(Lacking(reason.to_owned()));
         if self.oracle != Oracle::Clause {
             let tried = std::env::var("EXCEPTIONS").is_ok_and(|value| value == "1");
             if let Some(reason) = self.exception(runtime, view)
                 && !tried
             {
-                return Some(format!("{runtime}: {reason}"));
+                return Some(Meant(format!("{runtime}: {reason}")));
             }
             if runtime == "crun" && self.oracle != Oracle::Crun {
-                return Some("crun is no oracle of this case".to_owned());
+                return meant("crun is no oracle of this case");
             }
             if runtime == "runc" && self.oracle == Oracle::Crun {
-                return Some("runc 1.1.5 can't; crun is its oracle".to_owned());
+                return meant("runc 1.1.5 can't; crun is its oracle");
             }
         }
         match (self.needs, view) {
-            (Needs::V1, "v2") => Some("view v2: no v1 hierarchy is mounted".to_owned()),
-            (Needs::Limits | Needs::V2Limits, "v2") if !v2_controllers() => {
-                Some("view v2: cgroup2 has no controllers here".to_owned())
-            }
-            (Needs::V2Limits, "v1" | "hybrid") => {
-                Some("only the v2 view reads v2 files".to_owned())
-            }
-            (Needs::Systemd, "v1") => Some("only where systemd put the cgroups".to_owned()),
-            (Needs::Systemd, "hybrid") if !in_vm() => {
-                Some("only in the v2 view, or in hack/vm".to_owned())
-            }
-            (Needs::Systemd, _) if !Path::new("/run/systemd/system").is_dir() => {
-                Some("systemd does not run here".to_owned())
-            }
-            (Needs::V2, "v1") => Some("view v1: no cgroup2 is mounted".to_owned()),
-            (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, _) if !in_vm() => {
-                Some("only in hack/vm".to_owned())
-            }
-            (Needs::Criu, _) if !in_vm() => {
-                Some("Debian's criu is too old for this kernel: only in hack/vm".to_owned())
-            }
-            (Needs::UserSystemd, _) if !Path::new("/run/user/7000/bus").exists() => {
-                Some("no user has a systemd here".to_owned())
-            }
+            (Needs::V1, "v2") => meant("view v2: no v1 hierarchy is mounted"),
+            (Needs::V2Limits, "v1" | "hybrid") => meant("only the v2 view reads v2 files"),
+            (Needs::Systemd, "v1") => meant("only where systemd put the cgroups"),
+            (Needs::V2, "v1") => meant("view v1: no cgroup2 is mounted"),
             (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, "v1" | "hybrid") => {
-                Some("only in the v2 view".to_owned())
+                meant("only in the v2 view")
             }
-            (Needs::AppArmor, _) if !has_apparmor() => {
-                Some("the kernel has no AppArmor".to_owned())
-            }
-            (Needs::Veth, _) if !has_veth() => Some("no ip, or a kernel without veth".to_owned()),
-            (Needs::Fuse, _) if std::fs::File::open("/dev/fuse").is_err() => {
-                Some("the kernel has no FUSE".to_owned())
+            (Needs::Systemd, "hybrid") if !in_vm() => meant("only in the v2 view, or in hack/vm"),
+            (Needs::Systemd | Needs::UserSystemd, _) if in_vm() && !has_systemd() => {
+                meant("only in a machine that booted systemd: hack/vm --systemd")
             }
             (Needs::TmpfsIdmap, _) if kernel() < (6, 3) => {
-                Some("tmpfs can't be idmapped before Linux 6.3".to_owned())
+                meant("tmpfs can't be idmapped before Linux 6.3")
+            }
+            (Needs::Limits | Needs::V2Limits, "v2") if !v2_controllers() => {
+                lacking("view v2: cgroup2 has no controllers here")
+            }
+            (Needs::Systemd, _) if !has_systemd() => lacking("systemd does not run here"),
+            (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, _) if !in_vm() => {
+                lacking("only in hack/vm")
+            }
+            (Needs::Criu, _) if !in_vm() => {
+                lacking("Debian's criu is too old for this kernel: only in hack/vm")
+            }
+            (Needs::UserSystemd, _) if !Path::new("/run/user/7000/bus").exists() => {
+                lacking("no user has a systemd here")
+            }
+            (Needs::AppArmor, _) if !has_apparmor() => lacking("the kernel has no AppArmor"),
+            (Needs::Veth, _) if !has_veth() => lacking("no ip, or a kernel without veth"),
+            (Needs::Fuse, _) if std::fs::File::open("/dev/fuse").is_err() => {
+                lacking("the kernel has no FUSE")
             }
             _ => None,
         }
     }
+}
+
+/// Why a case does not run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LeftOut {
+    /// It is not for this program, view or kernel.
+    Meant(String),
+    /// It is, and the machine lacks something that others have: in `hack/vm`, which
+    /// is made to have it, that is a failure.
+    Lacking(String),
 }
 
 /// Does the v2 view hold the controllers that limits need? Asked once the view
@@ -230,8 +238,12 @@ fn v2_controllers() -> bool {
 }
 
 /// Whether this machine is that of `hack/vm`, which a case may change.
-fn in_vm() -> bool {
+pub fn in_vm() -> bool {
     Path::new("/.vm-init").exists()
+}
+
+fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 fn has_apparmor() -> bool {
@@ -257,6 +269,9 @@ fn kernel() -> (u32, u32) {
 
 /// How a case ends that does not apply, as test programs have it.
 pub const DOES_NOT_APPLY: i32 = 77;
+
+/// How a case ends whose machine lacks something.
+pub const LACKS: i32 = 78;
 
 /// What a case works with.
 pub struct Test {
@@ -299,6 +314,13 @@ impl Test {
     pub fn does_not_apply(&self, reason: &str) -> ! {
         println!("{reason}");
         std::process::exit(DOES_NOT_APPLY)
+    }
+
+    /// Ends the case as one that can't be tried here, for want of something that
+    /// `hack/vm` has: there it fails.
+    pub fn lacks(&self, reason: &str) -> ! {
+        println!("{reason}");
+        std::process::exit(LACKS)
     }
 
     /// Is this runc? For expectations that hold elsewhere.

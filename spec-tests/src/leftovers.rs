@@ -9,49 +9,70 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+/// How long what was killed may take to end.
+const KILLED: Duration = Duration::from_secs(5);
+
 /// Looks for processes below this one, which is a subreaper; kills what is
 /// still there after a grace and names it.
 pub fn processes(grace: Duration) -> Vec<String> {
+    let left = wait_for_none(std::process::id(), grace, reap);
+    let names = left.iter().map(name).collect();
+    orphans(&[]);
+    names
+}
+
+/// Names the processes that a case, which is this process, has orphaned: they are
+/// its own parent's, which reaps those that end. A grace for who just dies.
+pub fn beside(grace: Duration) -> Vec<String> {
+    let left = wait_for_none(std::os::unix::process::parent_id(), grace, || {});
+    left.iter().map(name).collect()
+}
+
+/// The children of `parent` but us that are still there after a grace.
+fn wait_for_none(parent: u32, grace: Duration, reap: impl Fn()) -> Vec<i32> {
     let begin = Instant::now();
     loop {
-        while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            if status.pid().is_none() {
-                break;
-            }
-        }
-        let left = children(std::process::id());
-        if left.is_empty() {
-            return Vec::new();
-        }
-        if begin.elapsed() > grace {
-            let names = left.iter().map(|pid| {
-                let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                format!("process {pid}: {}", line.replace('\0', " "))
-            });
-            let names = names.collect();
-            for pid in left {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                let _ = waitpid(Pid::from_raw(pid), None);
-            }
-            return names;
+        reap();
+        let mut left = children(parent);
+        left.retain(|pid| *pid != std::process::id().cast_signed());
+        if left.is_empty() || begin.elapsed() > grace {
+            return left;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
+fn name(pid: &i32) -> String {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("process {pid}: {}", line.replace('\0', " "))
+}
+
+/// Reaps whoever has ended.
+fn reap() {
+    while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+        if status.pid().is_none() {
+            break;
+        }
+    }
+}
+
 /// Kills and reaps the children of this process that are not `ours`, until
-/// none is left.
+/// none is left: what a killed one had made is a child of ours then. Who does not
+/// end (it may be frozen) is given up after a while.
 pub fn orphans(ours: &[i32]) {
+    let begin = Instant::now();
     loop {
         let mut left = children(std::process::id());
         left.retain(|pid| !ours.contains(pid));
-        if left.is_empty() {
+        if left.is_empty() || begin.elapsed() > KILLED {
             return;
         }
         for pid in left {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            let _ = waitpid(Pid::from_raw(pid), None);
+            let pid = Pid::from_raw(pid);
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -71,8 +92,8 @@ fn children(parent: u32) -> Vec<i32> {
     .collect()
 }
 
-/// Cgroups of the case (a name that starts with `prefix`) in every hierarchy
-/// that is mounted here; removes them.
+/// Cgroups of the case (a name that starts with `prefix`, also behind the first
+/// part of a unit's) in every hierarchy that is mounted here; removes them.
 pub fn cgroups(prefix: &str) -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut found = Vec::new();
@@ -85,6 +106,12 @@ pub fn cgroups(prefix: &str) -> Vec<String> {
             search(&root, prefix, 0, &mut found);
         }
     }
+    // systemd takes a unit's away by itself, once it is empty.
+    let begin = Instant::now();
+    while found.iter().any(|path| is_unit(path)) && begin.elapsed() < KILLED {
+        std::thread::sleep(Duration::from_millis(10));
+        found.retain(|path| path.exists());
+    }
     found
         .iter()
         .map(|path| {
@@ -92,6 +119,12 @@ pub fn cgroups(prefix: &str) -> Vec<String> {
             format!("cgroup {}", path.display())
         })
         .collect()
+}
+
+/// Whether systemd made this cgroup.
+fn is_unit(cgroup: &Path) -> bool {
+    let end = cgroup.extension();
+    end.is_some_and(|end| end == "scope" || end == "slice")
 }
 
 fn search(directory: &Path, prefix: &str, depth: u32, found: &mut Vec<PathBuf>) {
@@ -102,13 +135,12 @@ fn search(directory: &Path, prefix: &str, depth: u32, found: &mut Vec<PathBuf>) 
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&format!("{prefix}-"))
-        {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = format!("{prefix}-");
+        if name.starts_with(&ours) || name.contains(&format!("-{ours}")) {
             found.push(entry.path());
-        } else if depth < 3 {
+        } else if depth < 5 {
             search(&entry.path(), prefix, depth + 1, found);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The runner starts itself again with `--case NAME`; that process becomes a
 //! subreaper, runs the closure, and looks for what was left behind. A case
-//! that hangs is killed with all its descendants, and fails.
+//! that hangs, or whose runner ends, gets SIGTERM: it is killed with all its
+//! descendants, what it made is removed, and it fails.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -13,11 +14,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, DOES_NOT_APPLY, Needs, Oracle, Test};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::case::{Case, DOES_NOT_APPLY, LACKS, LeftOut, Needs, Oracle, Test, in_vm};
 use crate::{fallbacks, leftovers, sys, view};
 
 /// How long a case may take before it counts as hung.
 const HANG: Duration = Duration::from_secs(150);
+
+/// How long one that hangs may take to clean up.
+const CLEANS_UP: Duration = Duration::from_secs(20);
 
 /// How a case ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -271,13 +279,16 @@ impl Setting {
                 let Some((name, case)) = waiting.next() else {
                     break;
                 };
-                match case.left_out(&known_as, &self.view) {
-                    Some(reason) => {
-                        println!("left out {name}: {reason}");
-                        verdicts.push((name, Verdict::LeftOut(reason)));
+                let verdict = match case.left_out(&known_as, &self.view) {
+                    Some(LeftOut::Meant(reason)) => Verdict::LeftOut(reason),
+                    Some(LeftOut::Lacking(reason)) => lacking(reason),
+                    None => {
+                        running.push(self.begin(name, case));
+                        continue;
                     }
-                    None => running.push(self.begin(name, case)),
-                }
+                };
+                tell(&name, case.oracle, &verdict);
+                verdicts.push((name, verdict));
             }
             if running.is_empty() {
                 break;
@@ -292,12 +303,7 @@ impl Setting {
                 hung |= code != 0 && job.hangs();
                 let verdict = job.verdict(code, &known_as, self);
                 let (name, oracle) = (&job.name, job.case.oracle);
-                match &verdict {
-                    Verdict::Passed => println!("ok {name} ({oracle:?})"),
-                    Verdict::Failed(text) => println!("FAILED {name} ({oracle:?})\n{text}"),
-                    Verdict::Excepted(reason) => println!("excepted {name}: {reason}"),
-                    Verdict::LeftOut(reason) => println!("left out {name}: {reason}"),
-                }
+                tell(name, oracle, &verdict);
                 if verdict == Verdict::Passed {
                     passed.push(oracle);
                 }
@@ -368,7 +374,9 @@ impl Setting {
         let directory = std::env::temp_dir();
         let output = directory.join(format!("spec-tests-{}-{}", std::process::id(), sequence()));
         let file = fs::File::create(&output).expect("a file for the case's output");
-        let child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        sys::before(&mut command, sys::Before::EndWithParent);
+        let child = command
             .args(["--case", &name])
             // What the case's own processes inherit shall be the same everywhere.
             .env_clear()
@@ -428,14 +436,23 @@ impl Setting {
         };
         // The case has a process of its own, so that this one can reap what is
         // orphaned as soon as it dies: a zombie would keep its pid namespace.
+        let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM]);
+        signals.thread_block().expect("sigprocmask");
         let pid = sys::fork(|| {
+            signals.thread_unblock().expect("sigprocmask");
             let run = std::panic::AssertUnwindSafe(|| (case.run)(&test));
             i32::from(std::panic::catch_unwind(run).is_err())
         });
-        let code = reap_until(pid);
-        let mut left = leftovers::processes(Duration::from_secs(5));
+        let code = reap_until(pid, &signals);
+        let grace = match code {
+            End::Told => Duration::ZERO,
+            End::Ended(_) => Duration::from_secs(5),
+        };
+        let mut left = leftovers::processes(grace);
         left.extend(leftovers::state(&test.root, &prefix));
         left.extend(leftovers::cgroups(&prefix));
+        // Who was frozen ends now.
+        leftovers::orphans(&[]);
         left.extend(leftovers::mounts(&directory));
         left.extend(leftovers::files(self.subject.private));
         let _ = fs::remove_dir_all(&directory);
@@ -444,10 +461,27 @@ impl Setting {
         }
         match code {
             _ if !left.is_empty() => ExitCode::FAILURE,
-            Some(0) => ExitCode::SUCCESS,
-            Some(DOES_NOT_APPLY) => ExitCode::from(DOES_NOT_APPLY as u8),
+            End::Ended(Some(0)) => ExitCode::SUCCESS,
+            End::Ended(Some(code @ (DOES_NOT_APPLY | LACKS))) => ExitCode::from(code as u8),
             _ => ExitCode::FAILURE,
         }
+    }
+}
+
+/// What it means that the machine lacks what a case needs: `hack/vm` lacks nothing.
+fn lacking(reason: String) -> Verdict {
+    match in_vm() {
+        true => Verdict::Failed(format!("left out, where nothing may be: {reason}")),
+        false => Verdict::LeftOut(reason),
+    }
+}
+
+fn tell(name: &str, oracle: Oracle, verdict: &Verdict) {
+    match verdict {
+        Verdict::Passed => println!("ok {name} ({oracle:?})"),
+        Verdict::Failed(text) => println!("FAILED {name} ({oracle:?})\n{text}"),
+        Verdict::Excepted(reason) => println!("excepted {name}: {reason}"),
+        Verdict::LeftOut(reason) => println!("left out {name}: {reason}"),
     }
 }
 
@@ -472,12 +506,13 @@ impl Job {
             _ => None,
         };
         if let Some(lost) = fallbacks::lost_without(&self.name, &setting.without)
-            && code != DOES_NOT_APPLY
+            && ![DOES_NOT_APPLY, LACKS].contains(&code)
         {
             return lost.verdict(code, text);
         }
         match (code, exception) {
             (DOES_NOT_APPLY, _) => Verdict::LeftOut(text.trim().to_owned()),
+            (LACKS, _) => lacking(text.trim().to_owned()),
             (0, None) => Verdict::Passed,
             (_, None) => Verdict::Failed(text),
             (1.., Some(reason)) => Verdict::Excepted(reason.to_owned()),
@@ -505,14 +540,30 @@ impl Job {
         if !self.hangs() {
             return None;
         }
-        let prefix = format!("st{}", self.child.id());
-        // Its process group: the reaper, the case and the commands.
-        let group = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = self.child.wait();
-        leftovers::cgroups(&prefix);
-        let _ = fs::write(&self.output, "the case hangs");
+        let reaper = Pid::from_raw(self.child.id().cast_signed());
+        let _ = kill(reaper, Signal::SIGTERM);
+        let begin = Instant::now();
+        while self.child.try_wait().expect("wait").is_none() {
+            if begin.elapsed() > CLEANS_UP {
+                self.abandon(reaper);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut text = fs::read(&self.output).unwrap_or_default();
+        text.extend(b"the case hangs");
+        let _ = fs::write(&self.output, text);
         Some(1)
+    }
+
+    /// Ends a case that can't even clean up, and does it for it.
+    fn abandon(&self, reaper: Pid) {
+        // Its process group: the reaper, the case and the commands.
+        let _ = killpg(reaper, Signal::SIGKILL);
+        let prefix = format!("st{reaper}");
+        let directory = std::env::temp_dir().join(&prefix);
+        leftovers::cgroups(&prefix);
+        leftovers::mounts(&directory);
+        let _ = fs::remove_dir_all(&directory);
     }
 }
 
@@ -533,16 +584,27 @@ impl Drop for Job {
     }
 }
 
-/// Reaps every child until this one ended; its exit code, if it has one.
-fn reap_until(pid: i32) -> Option<i32> {
-    use nix::sys::wait::{WaitStatus, wait};
+/// How a case's process came to its end.
+enum End {
+    /// By itself, with this exit code, or by a signal.
+    Ended(Option<i32>),
+    /// It did not: it takes too long, or nobody waits for it any more.
+    Told,
+}
+
+/// Reaps every child until this one ended, or SIGTERM comes.
+fn reap_until(pid: i32, signals: &SigSet) -> End {
     loop {
-        let status = wait().expect("wait");
-        if status.pid().is_some_and(|ended| ended.as_raw() == pid) {
-            return match status {
-                WaitStatus::Exited(_, code) => Some(code),
-                _ => None,
-            };
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::StillAlive => break,
+                status if status.pid() != Some(Pid::from_raw(pid)) => {}
+                WaitStatus::Exited(_, code) => return End::Ended(Some(code)),
+                _ => return End::Ended(None),
+            }
+        }
+        if signals.wait().expect("sigwait") == Signal::SIGTERM {
+            return End::Told;
         }
     }
 }

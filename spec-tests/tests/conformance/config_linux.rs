@@ -602,7 +602,7 @@ fn veth(t: &Test) -> String {
         .output()
         .expect("ip");
     if !made.status.success() {
-        t.does_not_apply("the kernel has no veth");
+        t.lacks("the kernel has no veth");
     }
     name
 }
