@@ -2,12 +2,12 @@
 //! pause, and the refusals in between.
 
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spec_tests::runtime::text;
-use spec_tests::{Bundle, Case, Needs, Test};
+use spec_tests::runtime::{text, wait_until};
+use spec_tests::{Bundle, Case, Container, Needs, Test, leftovers};
 
 pub(crate) const CASES: &[Case] = &[
     Case::runc(
@@ -363,19 +363,41 @@ pub(crate) const CASES: &[Case] = &[
             let state = fs::read_to_string(&path).expect("state.json");
             let mut state: Value = serde_json::from_str(&state).expect("JSON");
             let before = state.clone();
-            // A start time has the grain of a tick, 10 ms at most.
-            std::thread::sleep(Duration::from_millis(30));
-            let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
+            // A start time has the grain of a tick: another process until it differs.
+            let began = recorded_start(&state);
+            let mut other = sleeper();
+            while start_time(other.id()) == began {
+                end(&mut other);
+                other = sleeper();
+            }
             replace_pid(&mut state, other.id());
             assert_ne!(state, before, "no pid in state.json");
             fs::write(&path, state.to_string()).expect("write");
-            assert_eq!(container.status(), "stopped");
-            container.kill("KILL").fails(1, &["container not running"]);
-            assert!(other.try_wait().expect("wait").is_none(), "it was killed");
-            other.kill().expect("kill");
-            other.wait().expect("wait");
+            is_left_alone(t, &container, &mut other);
         },
     ),
+    Case::kernel(
+        "a pid that the kernel gives again is not taken for the container",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["exit", "0"]);
+            let container = t.create(&bundle);
+            let pid = container.pid();
+            container.start().ok();
+            container.wait_status("stopped");
+            wait_until("it is reaped", || {
+                !std::path::Path::new(&format!("/proc/{pid}")).exists()
+            });
+            let mut other = sleeper();
+            while other.id().cast_signed() != pid {
+                end(&mut other);
+                let last = (pid - 1).to_string();
+                fs::write("/proc/sys/kernel/ns_last_pid", last).expect("ns_last_pid");
+                other = sleeper();
+            }
+            is_left_alone(t, &container, &mut other);
+        },
+    )
+    .needs(Needs::Vm),
     Case::kernel("parallel creates of one id: exactly one wins", |t| {
         let bundle = Bundle::new(t).probe(&["pause"]);
         let args = ["create", "--bundle", text(&bundle.path), &bundle.id];
@@ -417,27 +439,10 @@ pub(crate) const CASES: &[Case] = &[
         "1.1.5 has no lock: two starts may both report success",
     )]),
     Case::kernel(
-        "parallel commands of all kinds on one id never corrupt it",
+        "64 commands of all kinds at once on one id never corrupt it",
         parallel,
     )
     .except(&[("runc", "1.1.5 has no lock")]),
-    Case::kernel(
-        "a container whose creator was killed is cleaned by delete --force",
-        |t| {
-            // At whatever step the kill falls, nothing may stay.
-            for round in 0..t.rounds(100, 12) {
-                let bundle = Bundle::new(t).probe(&["pause"]);
-                let args = ["create", "--bundle", text(&bundle.path), &bundle.id];
-                let running = t.spawn(&mut t.command(&args));
-                std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 900));
-                let pid = nix::unistd::Pid::from_raw(running.pid());
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                running.wait();
-                t.call(&["delete", "--force", &bundle.id]).ok();
-            }
-        },
-    )
-    .except(&[("runc", "1.1.5 leaves a child without state.json behind")]),
     Case::kernel(
         "the runtime's cgroup is gone after delete in every hierarchy",
         |t| {
@@ -477,6 +482,64 @@ pub(crate) const CASES: &[Case] = &[
     .needs(Needs::V1),
 ];
 
+/// A stopped container whose pid is now somebody else's: each command says that it
+/// has stopped, and nobody touches the other.
+#[track_caller]
+fn is_left_alone(t: &Test, container: &Container<'_>, other: &mut Child) {
+    let id = container.id.as_str();
+    assert_eq!(container.status(), "stopped");
+    container.kill("KILL").fails(1, &["container not running"]);
+    t.call(&["kill", "--all", id, "KILL"]).ok();
+    t.call(&["pause", id]).fails(1, &["container not running"]);
+    container
+        .probe(&[], &["true"])
+        .fails(255, &["cannot exec in a stopped container"]);
+    container
+        .start()
+        .fails(1, &["cannot start a container that has stopped"]);
+    t.call(&["delete", "--force", id]).ok();
+    t.call(&["state", id])
+        .fails(1, &["container does not exist"]);
+    assert!(other.try_wait().expect("wait").is_none(), "it was killed");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", other.id())).expect("stat");
+    assert!(stat.contains(") S "), "it does not sleep any more: {stat}");
+    end(other);
+}
+
+fn sleeper() -> Child {
+    let sleep = Command::new("sleep").arg("600").spawn();
+    sleep.expect("sleep")
+}
+
+fn end(child: &mut Child) {
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+/// The start time of a process, in ticks since boot (proc(5), field 22).
+fn start_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let field = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.split(' ').nth(19));
+    field.and_then(|text| text.parse().ok()).expect("field 22")
+}
+
+/// The start time that a state file holds.
+fn recorded_start(state: &Value) -> u64 {
+    match state {
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(name, value)| match name.contains("start") {
+                true => value.as_u64().or_else(|| value.as_str()?.parse().ok()),
+                false => Some(recorded_start(value)).filter(|found| *found > 0),
+            })
+            .unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Random commands at once on one id; whatever wins, every answer is an exit
 /// code with a text, and `delete --force` ends it all.
 fn parallel(t: &Test) {
@@ -490,7 +553,7 @@ fn parallel(t: &Test) {
     let bundle = Bundle::new(t).probe(&["pause"]);
     let id = bundle.id.as_str();
     let create = ["create", "--bundle", text(&bundle.path), id];
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 12] = [
         &create,
         &["start", id],
         &["state", id],
@@ -498,30 +561,51 @@ fn parallel(t: &Test) {
         &["delete", id],
         &["list", "-q"],
         &["exec", id, "/bin/true"],
+        &["pause", id],
+        &["resume", id],
+        &["update", "--pids-limit", "50", id],
+        &["ps", "-f", "json", id],
+        &["delete", "--force", id],
     ];
-    for _ in 0..t.rounds(40, 6) {
-        let order: Vec<usize> = (0..10).map(|_| next(commands.len())).collect();
-        let all: Vec<_> = order
-            .iter()
-            .map(|index| (*index, t.spawn(&mut t.command(commands[*index]))))
+    for _ in 0..t.rounds(40, 4) {
+        // Most come while there is a container.
+        let order = (0..64).map(|n| if n % 8 == 0 { 0 } else { next(commands.len()) });
+        let mut all: Vec<_> = order
+            .map(|index| (index, t.spawn(&mut t.command(commands[index]))))
             .collect();
+        // What is in a frozen cgroup waits for who thaws it.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(3)
+            && all.iter_mut().any(|(_, one)| one.is_running())
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        t.call(&["delete", "--force", id]).ok();
         for (index, one) in all {
-            let outcome = one.wait();
-            assert!(
-                [0, 1, 137, 255].contains(&outcome.code),
-                "{:?}: {outcome:?}",
-                commands[index]
-            );
-            // An exec whose container was killed meanwhile ends with 137.
+            let (words, outcome) = (commands[index], one.wait());
+            let ends: &[i32] = match words[0] {
+                // One whose container was killed meanwhile.
+                "exec" => &[0, 137, 255],
+                _ => &[0, 1],
+            };
+            assert!(ends.contains(&outcome.code), "{words:?}: {outcome:?}");
             assert_eq!(
                 [0, 137].contains(&outcome.code),
                 outcome.stderr.is_empty(),
-                "{outcome:?}"
+                "{words:?}: {outcome:?}"
             );
         }
         t.call(&["delete", "--force", id]).ok();
         t.call(&["state", id])
             .fails(1, &["container does not exist"]);
+        let mut left = leftovers::beside(Duration::from_secs(10));
+        left.extend(leftovers::cgroups(&t.prefix));
+        assert!(left.is_empty(), "{left:?}");
+        // Nothing that is made of this id now is frozen.
+        let container = t.start(&bundle);
+        assert_eq!(container.status(), "running");
+        container.probe(&[], &["true"]).ok();
+        t.call(&["delete", "--force", id]).ok();
     }
 }
 
