@@ -10,11 +10,13 @@
 //! ```
 //!
 //! A process that executes another program (the container's, a hook) is let go
-//! there.
+//! there; the command itself is followed when it executes its own program once more,
+//! or a copy of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -49,6 +51,8 @@ pub struct Point {
 pub struct Traced {
     /// Its exit code, 128 and the signal for one that was killed.
     pub code: i32,
+    /// Whether it came to the point, and the fault happened.
+    pub happened: bool,
     /// The numbers of the calls that each process made.
     pub calls: Vec<Vec<i64>>,
 }
@@ -69,15 +73,18 @@ pub fn run(mut command: Command, fault: Option<(Point, Fault)>, notes: &Path) ->
             words.join(" ") + "\n"
         });
         let report: String = calls.collect();
-        i32::from(fs::write(notes, format!("{code}\n{report}")).is_err())
+        let head = format!("{code} {}", tracer.happened);
+        i32::from(fs::write(notes, format!("{head}\n{report}")).is_err())
     });
     let ended = waitpid(Pid::from_raw(tracer), None).expect("wait for the tracer");
     assert_eq!(ended, WaitStatus::Exited(Pid::from_raw(tracer), 0));
     let report = fs::read_to_string(notes).expect("the tracer's report");
     let mut lines = report.lines();
-    let code = lines.next().and_then(|line| line.parse().ok());
+    let head = lines.next().and_then(|line| line.split_once(' '));
+    let (code, happened) = head.expect("the tracer's first line");
     Traced {
-        code: code.expect("a code"),
+        code: code.parse().expect("a code"),
+        happened: happened == "true",
         calls: lines
             .map(|line| {
                 line.split(' ')
@@ -119,6 +126,11 @@ pub fn never_fails(number: i64) -> bool {
 
 struct Tracer {
     fault: Option<(Point, Fault)>,
+    happened: bool,
+    /// The command, and whether it has executed itself once more.
+    main: Pid,
+    program: PathBuf,
+    again: bool,
     /// The place of each process in `calls`.
     order: BTreeMap<i32, usize>,
     calls: Vec<Vec<i64>>,
@@ -132,6 +144,10 @@ impl Tracer {
     fn new(fault: Option<(Point, Fault)>) -> Tracer {
         Tracer {
             fault,
+            happened: false,
+            main: Pid::from_raw(0),
+            program: PathBuf::new(),
+            again: false,
             order: BTreeMap::new(),
             calls: Vec::new(),
             unborn: BTreeSet::new(),
@@ -144,6 +160,8 @@ impl Tracer {
         #[allow(clippy::zombie_processes, reason = "waitpid below reaps it")]
         let main = command.spawn().expect("the command");
         let main = Pid::from_raw(main.id().cast_signed());
+        self.main = main;
+        self.program = command.get_program().into();
         self.number(main);
         waitpid(main, None).expect("the stop behind execve");
         self.unborn.clear();
@@ -184,6 +202,10 @@ impl Tracer {
 
     fn event(&mut self, pid: Pid, event: i32) {
         if event == libc::PTRACE_EVENT_EXEC {
+            let first = pid == self.main && !std::mem::replace(&mut self.again, true);
+            if first && is_itself(pid, &self.program) {
+                return go_on(pid, None);
+            }
             let _ = ptrace::detach(pid, None);
             return;
         }
@@ -233,12 +255,14 @@ impl Tracer {
             .filter(|(point, _)| *point == Point { process, call });
         let error = match fault {
             Some((_, Fault::Kill)) => {
+                self.happened = true;
                 let _ = kill(pid, Signal::SIGKILL);
                 return;
             }
             // Not every run makes the same calls: a close that fails and leaves the
             // descriptor open is a fault that no kernel has.
             Some((_, Fault::Error(error))) if !never_fails(registers.orig_rax.cast_signed()) => {
+                self.happened = true;
                 registers.orig_rax = u64::MAX;
                 let _ = ptrace::setregs(pid, registers);
                 Some(error)
@@ -248,6 +272,18 @@ impl Tracer {
         self.inside.insert(pid.as_raw(), error);
         go_on(pid, None);
     }
+}
+
+/// Whether a process executes what it was before: the runtime's file, by whatever
+/// mount, or a sealed copy of it in memory.
+fn is_itself(pid: Pid, program: &Path) -> bool {
+    let exe = format!("/proc/{pid}/exe");
+    let in_memory = Path::new("/memfd:rrun (deleted)");
+    if fs::read_link(&exe).is_ok_and(|link| link == in_memory) {
+        return true;
+    }
+    let file = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    file(Path::new(&exe)).is_ok_and(|exe| file(program).is_ok_and(|program| exe == program))
 }
 
 /// To its next call. Who was killed meanwhile needs no word.
