@@ -7,13 +7,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use spec_tests::runtime::{Outcome, Running, text, wait_until};
-use spec_tests::{Bundle, Case, Test, sys};
+use spec_tests::{Bundle, Case, Test, leftovers, sys};
 
 pub(crate) const CASES: &[Case] = &[
     Case::kernel("a hook whose file can't be opened in time fails", |t| {
@@ -103,7 +104,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::kernel("a cgroup that somebody removed keeps nobody off", |t| {
         let bundle = Bundle::new(t).probe(&["pause"]);
         let container = t.start(&bundle);
-        remove_cgroups(&bundle.id, container.pid());
+        assert!(remove_cgroups(&bundle.id, container.pid()) > 0);
         assert_eq!(container.status(), "running");
         for args in [
             &["pause", &bundle.id][..],
@@ -133,7 +134,8 @@ pub(crate) const CASES: &[Case] = &[
                 container
                     .probe(&[], &["true"])
                     .fails(255, &["cannot exec in a stopped container"]);
-                t.call(&["pause", &bundle.id]).fails(1, &["pause"]);
+                t.call(&["pause", &bundle.id])
+                    .fails(1, &["pause", "container not running"]);
                 container.delete().ok();
             }
         },
@@ -163,28 +165,43 @@ pub(crate) const CASES: &[Case] = &[
         }
     }),
     Case::kernel("many containers side by side", |t| {
-        // All of one root filesystem.
-        let bundle = Bundle::new(t).probe(&["true"]);
+        // All of one root filesystem; each step of all of them at once.
+        let bundle = Bundle::new(t).probe(&["pause"]);
         let ids: Vec<String> = (0..t.rounds(200, 32)).map(|_| t.id()).collect();
-        for some in ids.chunks(16) {
-            let running: Vec<Running> = some.iter().map(|id| run_beside(t, &bundle, id)).collect();
+        let all = |command: &dyn Fn(&str) -> Running| {
+            let running: Vec<Running> = ids.iter().map(|id| command(id)).collect();
             for one in running {
                 one.wait().ok();
             }
+        };
+        let count = || t.call(&["list", "-q"]).ok().stdout.lines().count();
+        all(&|id| create_beside(t, &bundle, id));
+        assert_eq!(count(), ids.len());
+        all(&|id| t.spawn(&mut t.command(&["start", id])));
+        let list = t.call(&["list", "-f", "json"]).json();
+        let list = list.as_array().expect("an array");
+        assert_eq!(list.len(), ids.len());
+        for one in list {
+            assert_eq!(one["status"], "running", "{one}");
         }
-        assert_eq!(t.call(&["list", "-q"]).ok().stdout, "");
+        all(&|id| t.spawn(&mut t.command(&["delete", "--force", id])));
+        assert_eq!(count(), 0);
+        let mut left = leftovers::beside(Duration::from_secs(10));
+        left.extend(leftovers::cgroups(&t.prefix));
+        left.extend(leftovers::mounts(&t.directory));
+        assert!(left.is_empty(), "{left:?}");
     }),
 ];
 
-/// Runs a container of its own name on the root filesystem of `bundle`.
-fn run_beside(t: &Test, bundle: &Bundle, id: &str) -> Running {
+/// Creates a container of its own name on the root filesystem of `bundle`.
+fn create_beside(t: &Test, bundle: &Bundle, id: &str) -> Running {
     let mut config = bundle.config().clone();
     config["root"]["path"] = json!(bundle.rootfs());
     config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
     let directory = t.directory.join(id);
     fs::create_dir(&directory).expect("mkdir");
     fs::write(directory.join("config.json"), config.to_string()).expect("config.json");
-    t.spawn(&mut t.command(&["run", "-b", text(&directory), id]))
+    t.spawn(&mut t.command(&["create", "-b", text(&directory), id]))
 }
 
 /// Lets a hook of this moment hang without a timeout, and deletes the
@@ -266,8 +283,9 @@ fn lease(path: &Path) -> File {
 }
 
 /// Moves the process to the root of each hierarchy and removes the cgroups
-/// that the container had there.
-fn remove_cgroups(id: &str, pid: i32) {
+/// that the container had there; how many those were.
+fn remove_cgroups(id: &str, pid: i32) -> u32 {
+    let mut removed = 0;
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     for line in mounts.lines().filter(|line| line.contains(" - cgroup")) {
         let root = Path::new(line.split(' ').nth(4).expect("a mount point"));
@@ -275,8 +293,10 @@ fn remove_cgroups(id: &str, pid: i32) {
         if cgroup.is_dir() {
             fs::write(root.join("cgroup.procs"), pid.to_string()).expect("move");
             fs::remove_dir(&cgroup).expect("rmdir");
+            removed += 1;
         }
     }
+    removed
 }
 
 /// A tmpfs for a state directory; dropped, it is unmounted, once what is in it
