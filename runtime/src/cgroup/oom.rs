@@ -60,6 +60,29 @@ impl Cgroup {
         };
         oom_kills(&at.directory, file)
     }
+
+    /// `error`, and the kills for want of memory if there were any: a process that
+    /// died of its limit does not say so itself.
+    #[must_use]
+    pub fn with_oom_kills(&self, error: Error) -> Error {
+        match self.oom_kills() {
+            None | Some(0) => error,
+            Some(kills) => {
+                let text = format!("out of memory (oom_kill={kills})");
+                error.and(&Error::new(Kind::System, text))
+            }
+        }
+    }
+
+    /// The same of a process that came later: of those that were killed before it
+    /// nothing is said, unless it died, too.
+    #[must_use]
+    pub fn with_oom_kill_of_exec(&self, error: Error) -> Error {
+        match error.to_string().contains("process died in step") {
+            true => self.with_oom_kills(error),
+            false => error,
+        }
+    }
 }
 
 /// v1 (Documentation/admin-guide/cgroup-v1/memory.rst, 10).

@@ -105,7 +105,7 @@ fn start(
         }
         Err(error) => {
             newborn.kill();
-            Err(error)
+            Err(cgroup.with_oom_kill_of_exec(error))
         }
     }
 }

@@ -110,7 +110,7 @@ pub fn exec(plan: &Exec, target: Target<'_>, options: Options) -> Result<Newborn
         }
         Err(error) => {
             newborn.kill();
-            Err(error)
+            Err(cgroup.with_oom_kill_of_exec(error))
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::child::namespaces::{OpenNamespace, open_joined};
 use crate::child::progress::Progress;
 use crate::child::scheduling::set_priorities;
 use crate::child::{Child, Entry, Gate, Life, NewContainer};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::hooks::{self, Output, Place, State};
 use crate::idmap;
 use crate::plan::Plan;
@@ -341,13 +341,9 @@ impl Made {
     /// Undoes what was made because of `error`, and returns it with what went
     /// wrong on the way.
     fn undo(self, error: Error) -> Error {
-        // A child that died says nothing of its memory limit.
-        let error = match self.cgroup.as_ref().and_then(Cgroup::oom_kills) {
-            None | Some(0) => error,
-            Some(kills) => {
-                let text = format!("out of memory (oom_kill={kills})");
-                error.and(&Error::new(Kind::System, text))
-            }
+        let error = match &self.cgroup {
+            Some(cgroup) => cgroup.with_oom_kills(error),
+            None => error,
         };
         if let Some(init) = self.init {
             init.kill();
