@@ -153,35 +153,46 @@ impl Receiver {
         wait_readable(&self.listener, "");
         let begin = Instant::now();
         let (stream, _) = self.listener.accept().expect("accept");
-        let mut bytes = [0; 65536];
-        let mut space = nix::cmsg_space!([RawFd; 4]);
         loop {
             assert!(begin.elapsed() < HANG, "no descriptor came");
-            wait_readable(&stream, "");
-            let (size, fd) = {
-                let mut slices = [IoSliceMut::new(&mut bytes)];
-                let message = recvmsg::<()>(
-                    stream.as_raw_fd(),
-                    &mut slices,
-                    Some(&mut space),
-                    MsgFlags::MSG_CMSG_CLOEXEC,
-                )
-                .expect("recvmsg");
-                let fds: Vec<RawFd> = message
-                    .cmsgs()
-                    .expect("control messages")
-                    .filter_map(|control| match control {
-                        ControlMessageOwned::ScmRights(fds) => Some(fds),
-                        _ => None,
-                    })
-                    .flatten()
-                    .collect();
-                (message.bytes, fds.first().copied())
-            };
-            assert!(size > 0 || fd.is_some(), "closed without a descriptor");
+            let (bytes, fd) = message(&stream);
+            assert!(
+                !bytes.is_empty() || fd.is_some(),
+                "closed without a descriptor"
+            );
             if let Some(fd) = fd {
-                return (bytes[..size].to_vec(), crate::sys::own(fd));
+                return (bytes, fd);
             }
         }
     }
+}
+
+/// The next message on a socket, and the first descriptor that came with it.
+///
+/// # Panics
+/// When none comes.
+#[track_caller]
+pub fn message(socket: &impl AsFd) -> (Vec<u8>, Option<OwnedFd>) {
+    wait_readable(socket, "");
+    let mut bytes = [0; 65536];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )
+    .expect("recvmsg");
+    let controls = message.cmsgs().expect("control messages");
+    let fds = controls.filter_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let fds: Vec<RawFd> = fds.flatten().collect();
+    let size = message.bytes;
+    (
+        bytes[..size].to_vec(),
+        fds.first().map(|fd| crate::sys::own(*fd)),
+    )
 }

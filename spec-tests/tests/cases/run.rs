@@ -2,7 +2,9 @@
 //! writes, descriptors that it hands on, sockets.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use spec_tests::runtime::text;
@@ -213,7 +215,19 @@ pub(crate) const CASES: &[Case] = &[
             fs::remove_file(bundle.path.join("config.json")).expect("unlink");
             t.run(&bundle).fails(1, &["config.json"]);
             let bundle = bundle.raw_config("{ broken");
-            t.run(&bundle).fails(1, &[]);
+            let said = t.run(&bundle).fails(1, &[]).stderr;
+            let place = match t.is("rrun") {
+                true => "config.json: key must be a string at line 1 column 3",
+                false => "invalid character 'b' looking for beginning of object key string",
+            };
+            assert!(said.contains(place), "{said}");
+            let bundle = bundle.raw_config("");
+            let said = t.run(&bundle).fails(1, &[]).stderr;
+            let place = match t.is("rrun") {
+                true => "config.json: is empty",
+                false => "EOF",
+            };
+            assert!(said.contains(place), "{said}");
         },
     ),
     Case::kernel("an error names the field of config.json", |t| {
@@ -292,10 +306,17 @@ pub(crate) const CASES: &[Case] = &[
             text(&bundle.path),
             &bundle.id,
         ];
-        t.call(&args).fails(1, &[]);
+        t.call(&args)
+            .fails(1, &["/no/such/program", "no such file or directory"]);
         let text = fs::read_to_string(&log).expect("the log");
         let entry: Value = serde_json::from_str(&text).expect("exactly one JSON object");
         assert_eq!(entry["level"], "error");
+        let said = entry["msg"].as_str().expect("msg");
+        assert!(said.contains("/no/such/program"), "{said}");
+        assert!(
+            entry["warnings"].to_string().contains("CAP_NO_SUCH"),
+            "{entry}"
+        );
     })
     .except(&[("runc", "warnings are objects of their own")]),
     Case::runc("a successful command writes nothing into the log", |t| {
@@ -551,10 +572,56 @@ pub(crate) const CASES: &[Case] = &[
                 said.push('\n');
             }
             let container = t.adopt(&bundle.id);
+            if t.is("rrun") {
+                // Who runs the program in the foreground is the one to watch.
+                let mut buffer = [0; 512];
+                let size = socket.recv(&mut buffer).expect("a notification");
+                let main = format!("MAINPID={}\n", running.pid());
+                assert_eq!(String::from_utf8_lossy(&buffer[..size]), main);
+            }
             container.kill("TERM").ok();
             assert!(running.wait().stdout.contains("\"ok\":true"));
         },
     ),
+    Case::kernel(
+        "NOTIFY_SOCKET: who does not stay tells READY=1 and the pid, and waits at a barrier",
+        |t| {
+            let bundle = Bundle::new(t).probe(&["notify", "STATUS=x\nREADY=1", ";", "pause"]);
+            let manager = Manager::new(&t.directory.join("notify.sock"));
+            let detached = ["run", "--detach", "-b", text(&bundle.path), &bundle.id];
+            let mut running = t.spawn(t.command(&detached).env("NOTIFY_SOCKET", &manager.path));
+            let container = t.adopt(&bundle.id);
+            assert_eq!(manager.next().0, "READY=1\n");
+            let (main, none) = manager.next();
+            assert_eq!(main, format!("MAINPID={}\n", container.pid()));
+            assert!(none.is_none());
+            let (barrier, descriptor) = manager.next();
+            assert_eq!(barrier, "BARRIER=1");
+            let descriptor = descriptor.expect("the descriptor of the barrier");
+            assert!(running.is_running(), "it does not wait for the manager");
+            drop(descriptor);
+            running.wait().ok();
+            assert_eq!(container.status(), "running");
+        },
+    )
+    .except(&[("runc", "1.1.5 sends no barrier")]),
+    Case::kernel("NOTIFY_SOCKET: create and start tell it, too", |t| {
+        let bundle = Bundle::new(t).probe(&["notify", "READY=1", ";", "pause"]);
+        let manager = Manager::new(&t.directory.join("notify.sock"));
+        let create = ["create", "-b", text(&bundle.path), &bundle.id];
+        let mut create = t.command(&create);
+        t.spawn(create.env("NOTIFY_SOCKET", &manager.path))
+            .wait()
+            .ok();
+        let container = t.adopt(&bundle.id);
+        let mut start = t.command(&["start", &bundle.id]);
+        let running = t.spawn(start.env("NOTIFY_SOCKET", &manager.path));
+        assert_eq!(manager.next().0, "READY=1\n");
+        assert_eq!(manager.next().0, format!("MAINPID={}\n", container.pid()));
+        drop(manager.next());
+        running.wait().ok();
+    })
+    .except(&[("runc", "1.1.5 sends no barrier")]),
     Case::kernel(
         "--pidfd-socket sends a pidfd of the container's init",
         |t| {
@@ -634,6 +701,27 @@ pub(crate) const CASES: &[Case] = &[
     })
     .except(&[("runc", "has no plan")]),
 ];
+
+/// A service manager that listens for notifications.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(path: &Path) -> Manager {
+        let socket = UnixDatagram::bind(path).expect("bind");
+        let path = path.to_owned();
+        Manager { socket, path }
+    }
+
+    /// The next message, and the descriptor that came with it.
+    #[track_caller]
+    fn next(&self) -> (String, Option<OwnedFd>) {
+        let (bytes, descriptor) = spec_tests::terminal::message(&self.socket);
+        (String::from_utf8_lossy(&bytes).into_owned(), descriptor)
+    }
+}
 
 fn plan(t: &Test) {
     let bundle = Bundle::new(t).with(|config| {
