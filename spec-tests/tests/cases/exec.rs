@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spec_tests::runtime::text;
+use spec_tests::runtime::{text, wait_until};
 use spec_tests::sys::{Before, before};
 use spec_tests::terminal::{Receiver, Terminal};
 use spec_tests::{Bundle, Case, Container, Needs, Test};
@@ -200,8 +200,15 @@ pub(crate) const CASES: &[Case] = &[
                 .fails(255, &["/no/such/process.json", "no such file or directory"]);
             let path = t.directory.join("broken.json");
             fs::write(&path, "{").expect("write");
-            t.call(&["exec", "-p", text(&path), &container.id])
-                .fails(255, &[]);
+            let said = t
+                .call(&["exec", "-p", text(&path), &container.id])
+                .fails(255, &[])
+                .stderr;
+            let words = match t.is("rrun") {
+                true => "EOF while parsing an object at line 1 column 1",
+                false => "unexpected EOF",
+            };
+            assert!(said.contains(words), "{said}");
         },
     ),
     Case::runc(
@@ -233,7 +240,7 @@ pub(crate) const CASES: &[Case] = &[
         for user in ["1x", "+1", "4294967296", "-1", "root"] {
             container
                 .probe(&["--user", user], &["true"])
-                .fails(255, &[]);
+                .fails(255, &["--user", user]);
         }
     })
     .except(&[("runc", "1.1.5 takes what Go's Atoi takes")]),
@@ -268,8 +275,15 @@ pub(crate) const CASES: &[Case] = &[
                 "say",
                 "late",
             ];
-            let running = t.spawn(&mut t.command(&args));
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            let mut running = t.spawn(&mut t.command(&args));
+            let controller = if t.view == "v2" { "" } else { "freezer" };
+            wait_until("it is in the frozen cgroup", || {
+                t.knob(controller, &container.id, "cgroup.procs")
+                    .lines()
+                    .count()
+                    == 2
+            });
+            assert!(running.is_running());
             assert_eq!(running.stdout(), "");
             t.call(&["resume", &container.id]).ok();
             assert_eq!(running.wait().answer(), json!({ "said": ["late"] }));

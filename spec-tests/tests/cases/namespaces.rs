@@ -144,7 +144,11 @@ pub(crate) const CASES: &[Case] = &[
     Case::runc("a kind that is listed twice is refused", |t| {
         let bundle = Bundle::new(t)
             .with(|config| push(&mut config["linux"]["namespaces"], json!({ "type": "pid" })));
-        t.run(&bundle).fails(1, &["pid"]);
+        let text = match t.is("rrun") {
+            true => "config.json: linux.namespaces[5].type: pid is listed twice",
+            false => "malformed spec file: duplicated ns",
+        };
+        t.run(&bundle).fails(1, &[text, "pid"]);
     }),
     Case::runc("a user namespace maps the ids", |t| {
         let bundle = Bundle::new(t).in_user_namespace(200_000).probe(&[

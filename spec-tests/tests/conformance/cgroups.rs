@@ -300,11 +300,10 @@ pub(crate) const CASES: &[Case] = &[
         "a unified key of a controller that is not there is refused",
         |t| {
             let keys = json!({ "nonsense.max": "1" });
-            refused(
-                t,
-                &Bundle::new(t).with(|config| config["linux"]["resources"]["unified"] = keys),
-            );
-            assert!(!own_cgroup(t, &Bundle::new(t)).exists());
+            let bundle =
+                Bundle::new(t).with(|config| config["linux"]["resources"]["unified"] = keys);
+            refused(t, &bundle);
+            assert!(!own_cgroup(t, &bundle).exists());
         },
     )
     .except(&[("crun", "1.8.1 refuses it, and leaves the cgroup behind")]),

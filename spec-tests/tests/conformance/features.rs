@@ -161,7 +161,6 @@ pub(crate) const CASES: &[Case] = &[
         |t| {
             let features = features(t);
             let all = words(&features["linux"]["capabilities"]);
-            assert!(!all.is_empty());
             // In the bounding set: of the others the runtime may have fewer itself.
             runs(t, |config| {
                 config["process"]["capabilities"] = json!({ "bounding": all });
@@ -206,6 +205,9 @@ pub(crate) const CASES: &[Case] = &[
         "each flag of the lists is known, and those that are supported are set",
         |t| {
             let seccomp = features(t)["linux"]["seccomp"].clone();
+            if seccomp["knownFlags"].is_null() {
+                t.does_not_apply("the runtime lists no flags, as it may");
+            }
             let known = words(&seccomp["knownFlags"]);
             for flag in words(&seccomp["supportedFlags"]) {
                 assert!(known.contains(&flag), "{flag} is not among the known ones");
@@ -238,8 +240,11 @@ fn features(t: &Test) -> Value {
     outcome.json()
 }
 
+/// The words of a list, which has some.
+#[track_caller]
 fn words(list: &Value) -> Vec<String> {
     let list = list.as_array().cloned().unwrap_or_default();
+    assert!(!list.is_empty(), "an empty list shows nothing");
     list.iter()
         .map(|word| word.as_str().expect("text").to_owned())
         .collect()

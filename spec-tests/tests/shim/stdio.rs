@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use spec_tests::runtime::{HANG, wait_until};
 use spec_tests::shim::streams::{open, read_some, type_in};
 use spec_tests::shim::{Containerd, Generation, Streams, Task};
 use spec_tests::{Bundle, Case, Test};
@@ -251,7 +252,7 @@ fn large_log(test: &Test) {
     let waiting = task.waiting("");
     let mut pending = waiting;
     let answer: containerd_shim_protos::api::WaitResponse = loop {
-        match pending.within(Duration::from_secs(5)) {
+        match pending.within(HANG) {
             Ok(answer) => break answer.expect("wait"),
             Err(again) => pending = again,
         }
@@ -291,6 +292,28 @@ fn cat(fifo: &str, file: &Path) -> Child {
     child.expect("cat")
 }
 
+/// Whether a process, or a child of it, stays inside write(2) for half a second.
+fn waits_in_write(pid: i32) -> bool {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let own = pid.to_string();
+    let mut all = children.split_whitespace().chain([own.as_str()]);
+    // The number of the call and its arguments; "running" for who is in none.
+    let inside = |pid: &str| {
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        call.starts_with(&format!("{} ", libc::SYS_write))
+            .then_some(call)
+    };
+    all.any(|pid| {
+        let first = inside(pid);
+        first.is_some()
+            && (0..10).all(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                inside(pid) == first
+            })
+    })
+}
+
 fn stopped_reader(test: &Test) {
     let containerd = one(test);
     let streams = Streams::fifos(test, false);
@@ -303,11 +326,13 @@ fn stopped_reader(test: &Test) {
     kill(pid, Signal::SIGSTOP).expect("SIGSTOP");
     task.start("").expect("start");
     // More than the pipes take: the container waits, and the shim with it.
-    std::thread::sleep(Duration::from_secs(3));
+    wait_until("the container waits for its reader", || {
+        waits_in_write(task.pid)
+    });
     assert!(
         task.shim
             .send("State", &state_of(&task))
-            .within::<containerd_shim_protos::api::StateResponse>(Duration::from_secs(5))
+            .within::<containerd_shim_protos::api::StateResponse>(HANG)
             .is_ok(),
         "the shim hangs"
     );

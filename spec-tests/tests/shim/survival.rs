@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::CreateTaskResponse;
 use serde_json::json;
@@ -88,7 +88,9 @@ fn exit_while_down(test: &Test) {
         nix::sys::signal::Signal::SIGKILL,
     )
     .expect("kill");
-    std::thread::sleep(Duration::from_millis(300));
+    // The shim has reaped it, with nobody to tell.
+    let process = format!("/proc/{}", task.pid);
+    wait_until("it is reaped", || !Path::new(&process).exists());
     containerd.events.start();
     let shim = containerd.reconnect(&task.bundle).expect("reconnect");
     let task = Task { shim, ..task };
@@ -204,14 +206,7 @@ fn hanging(test: &Test) {
 fn nothing_left(test: &Test, id: &str, bundle: &Path, pids: &[i32]) {
     for pid in pids {
         // The kernel may need a moment to take a killed one apart.
-        let begin = std::time::Instant::now();
-        while is_alive(*pid) {
-            assert!(
-                begin.elapsed() < Duration::from_secs(5),
-                "process {pid} is left"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(&format!("the end of process {pid}"), || !is_alive(*pid));
     }
     assert!(!bundle.exists(), "{} is left", bundle.display());
     for root in ["runc", "rrun"] {
@@ -414,7 +409,11 @@ fn sigterm(test: &Test) {
     let containerd = one(test);
     let task = Task::run(&containerd, sleeper(test), Streams::none());
     task.shim.signal(nix::sys::signal::Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(500));
+    // One that means to go on gives no sign.
+    let begin = Instant::now();
+    while is_alive(task.shim.pid) && begin.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(
         is_alive(task.pid),
         "the container died with a signal to its shim"
