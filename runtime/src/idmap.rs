@@ -83,6 +83,7 @@ fn run_helper(program: &str, pid: Pid, mappings: &[IdMapping]) -> Result<()> {
         false => places.find(|path| path.exists()),
     };
     let mut command = Command::new(path.unwrap_or_else(|| Path::new("/usr/bin").join(program)));
+    sys::process::by_fork(&mut command);
     command.arg(pid.to_string());
     for mapping in mappings {
         for number in [mapping.container_id, mapping.host_id, mapping.size] {

@@ -1,8 +1,8 @@
 //! An older kernel: system calls that are not there, and what is expected then.
 //!
 //! `WITHOUT=CALL,...` lets each case run under a filter that answers as a kernel
-//! does that does not know these calls; `CALL=EPERM` answers as an old filter around
-//! us does. Every case must pass as ever, but for
+//! does that does not know these calls; `CALL=EPERM` answers to the runtime as an old
+//! filter around it does. Every case must pass as ever, but for
 //! those in [`LOST`]: what they ask for can't be had without the call, and they
 //! must fail with the words that are said here.
 

@@ -209,7 +209,17 @@ impl Test {
         if !instead.is_empty() {
             sys::before(&mut command, Before::Instead(instead.clone()));
         }
+        self.filter(&mut command);
         command
+    }
+
+    /// Has what `WITHOUT` says of filters refused to a command.
+    pub fn filter(&self, command: &mut Command) {
+        let mut filtered = self.without.clone();
+        filtered.retain(|call| call.ends_with(sys::FILTERS));
+        if !filtered.is_empty() {
+            sys::before(command, sys::Before::Refuse(filtered));
+        }
     }
 
     /// Starts a command whose output goes to files.

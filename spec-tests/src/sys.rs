@@ -147,7 +147,7 @@ const YOUNG: [Young; 12] = [
 
 /// The errno that a filter around us has for calls that it does not know, where it
 /// is not the kernel's: old ones of Docker and libseccomp.
-const FILTERS: &str = "=EPERM";
+pub const FILTERS: &str = "=EPERM";
 
 /// The call of this name, and whether it is a filter that refuses it.
 fn find(name: &str) -> (&'static Young, bool) {
@@ -307,6 +307,8 @@ pub enum Before {
     Umask(u32),
     /// May run on this CPU alone (fork and exec keep that).
     Cpu(u32),
+    /// Has these system calls refused, if it may ask for that.
+    Refuse(Vec<String>),
     /// Gets SIGTERM when the process that made it ends.
     EndWithParent,
     /// Is traced by the process that made it.
@@ -382,12 +384,19 @@ pub fn before(command: &mut Command, step: Before) {
                 .iter()
                 .try_for_each(|(file, place)| bind(Some(file), place, libc::MS_BIND))
         }
+        Before::Refuse(names) => {
+            if nix::unistd::geteuid().is_root() {
+                refuse(names);
+            }
+            Ok(())
+        }
         Before::EndWithParent => {
             // SAFETY: prctl with integers.
             check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) })
         }
     };
-    // SAFETY: every step above is async-signal-safe: plain system calls.
+    // SAFETY: every step above is async-signal-safe: plain system calls; but for
+    // `Refuse`, which allocates, and glibc lets a fork do that.
     unsafe { command.pre_exec(step) };
 }
 

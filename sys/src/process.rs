@@ -89,6 +89,13 @@ pub fn fork_sibling(flags: u64, place: &'static AtomicU64) -> Result<Option<Pid>
     }
 }
 
+/// Has a command made by fork(3). What the standard library takes otherwise,
+/// posix_spawn(3), gives up where a filter answers `EPERM` to clone3.
+pub fn by_fork(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec it does nothing.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, || Ok(())) };
+}
+
 /// Whether there is no clone3, as a kernel or a filter says it.
 fn is_refused(error: &Error) -> bool {
     matches!(error.errno(), Errno::ENOSYS | Errno::EPERM)

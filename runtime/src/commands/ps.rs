@@ -35,6 +35,7 @@ pub fn execute(global: &Global, args: &Ps) -> Result<()> {
 /// What the host's ps(1) prints of all processes.
 fn ps(options: &[String]) -> Result<String> {
     let mut command = Command::new("ps");
+    sys::process::by_fork(&mut command);
     if options.is_empty() {
         command.arg("-ef");
     }
