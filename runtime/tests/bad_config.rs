@@ -13,6 +13,7 @@ use rrun::host::Host;
 use rrun::plan::cgroup::Manager;
 use rrun::plan::{Plan, Request};
 use rrun::spec::Spec;
+use rrun::spec::fields::FIELDS;
 use serde_json::{Value, json};
 
 /// What refuses a document on a host with one kind of cgroups.
@@ -110,6 +111,9 @@ fn the_document_that_is_changed_is_carried_out() {
     }
 }
 
+const NO_NAMESPACE: &str = "unknown variant `net`, expected one of `pid`, `network`, \
+    `mount`, `ipc`, `uts`, `user`, `cgroup`, `time`";
+
 /// The values that are none of a type, and why: JSON and cause.
 fn strangers(kind: &str) -> Vec<(&'static str, &'static str)> {
     match kind {
@@ -119,6 +123,11 @@ fn strangers(kind: &str) -> Vec<(&'static str, &'static str)> {
             ("[]", "invalid type: sequence, expected a string"),
             ("{}", "invalid type: map, expected a string"),
             (r#""\u0000""#, "must not have a NUL byte"),
+        ],
+        "namespace" => vec![
+            ("1", "invalid type: integer `1`, expected a string"),
+            ("[]", "invalid type: sequence, expected a string"),
+            (r#""net""#, NO_NAMESPACE),
         ],
         "bool" => vec![
             ("1", "invalid type: integer `1`, expected a boolean"),
@@ -190,6 +199,84 @@ fn strangers(kind: &str) -> Vec<(&'static str, &'static str)> {
     }
 }
 
+/// Whether `field`, such as `linux.netDevices.eth0.name`, is one of the fields that
+/// `path` means, such as `linux.netDevices.*.name`.
+fn is_meant(field: &str, path: &str) -> bool {
+    let (mut field, mut path) = (field.split('.'), path.split('.'));
+    loop {
+        match (field.next(), path.next()) {
+            (None, None) => return true,
+            (Some(_), Some("*")) => {}
+            (Some(field), Some(path)) if field == path.replace("[]", "[0]") => {}
+            _ => return false,
+        }
+    }
+}
+
+#[test]
+fn every_field_that_is_handled_has_a_line() {
+    let listed: Vec<&str> = lines(include_str!("bad_config/fields.txt"))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    let has_line = |path: &str| listed.iter().any(|field| is_meant(field, path));
+    let handled = FIELDS.iter().filter(|field| field.is_handled());
+    let missing: Vec<&str> = handled
+        .map(|field| field.path)
+        .filter(|path| !has_line(path) && !path.starts_with("linux.intelRdt."))
+        .collect();
+    assert!(missing.is_empty(), "no line in fields.txt: {missing:?}");
+    // What holds them is there, too: lists, their items, and objects.
+    for field in &listed {
+        for (at, _) in field.match_indices(['.', '[']) {
+            let above = &field[..at];
+            assert!(listed.contains(&above), "{above} of {field} has no line");
+        }
+    }
+}
+
+/// A value of a type, as JSON.
+fn native(kind: &str) -> &'static str {
+    match kind {
+        "string" => "\"a\"",
+        "namespace" => "\"pid\"",
+        "bool" => "true",
+        "array" => "[]",
+        "object" | "map" => "{}",
+        _ => "1",
+    }
+}
+
+#[test]
+fn every_field_that_is_given_twice_is_refused() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for line in lines(include_str!("bad_config/fields.txt")) {
+        let (field, kind) = line.split_once(' ').unwrap();
+        let name = field.rsplit('.').next().unwrap();
+        // An item of a list has no name.
+        if name.ends_with(']') {
+            continue;
+        }
+        const MARK: &str = "the twin";
+        let mut document = valid();
+        *place(&mut document, field) = MARK.into();
+        if field == "linux.namespaces[0].path" {
+            document["linux"]["namespaces"][0]["type"] = "pid".into();
+        }
+        let value = native(kind.trim_end_matches('?'));
+        let once = format!("{name:?}:{MARK:?}");
+        let text = document.to_string();
+        assert!(text.contains(&once), "{text}");
+        let text = text.replace(&once, &format!("{name:?}:{value},{name:?}:{value}"));
+        let message = refused(text.as_bytes(), false).err().unwrap_or_default();
+        let expected = format!("config.json: {field}: duplicate field `{name}`");
+        if without_place(&message) != expected {
+            wrong.push(format!("{field} twice => {message}, not {expected}"));
+        }
+        count += 1;
+    }
+    report("fields.txt, twice", count, 150, &wrong);
+}
+
 #[test]
 fn every_field_refuses_what_is_not_of_its_type() {
     const MARK: &str = "the stranger";
@@ -213,7 +300,7 @@ fn every_field_refuses_what_is_not_of_its_type() {
             // As text, since some of the numbers are none for serde_json.
             *place(&mut document, field) = MARK.into();
             // What is read after the field must not be what fails first.
-            if field.starts_with("linux.namespaces[0].") {
+            if field == "linux.namespaces[0].path" {
                 document["linux"]["namespaces"][0]["type"] = "pid".into();
             }
             let text = document.to_string();
@@ -313,20 +400,44 @@ fn a_megabyte_in_any_string_never_comes_back_in_a_message() {
         let (field, kind) = line.split_once(' ').unwrap();
         let mut document = valid();
         *place(&mut document, field) = "MEGABYTE".into();
-        if field.starts_with("linux.namespaces[0].") {
+        if field == "linux.namespaces[0].path" {
             document["linux"]["namespaces"][0]["type"] = "pid".into();
         }
         // All of a megabyte now and then: a debug build is slow in reading it.
         let length = if count % 8 == 0 { 1_000_000 } else { 100_000 };
         let text = document.to_string();
         let text = text.replace("MEGABYTE", &"a".repeat(length));
+        let wanted = match kind.trim_end_matches('?') {
+            "string" | "namespace" => None,
+            "bool" => Some("a boolean"),
+            "array" => Some("a sequence"),
+            "object" => Some("an object"),
+            "map" => Some("a map"),
+            number => Some(number),
+        };
         match refused(text.as_bytes(), false) {
-            Ok(()) => assert!(kind.starts_with("string"), "{field}"),
+            Ok(()) => assert_eq!(wanted, None, "{field}"),
             Err(message) => {
                 refusals += 1;
                 assert!(message.len() <= 6144, "{field}: {} bytes", message.len());
-                assert!(message.starts_with("config.json: "), "{message}");
                 assert!(!message.contains('\n'), "{message}");
+                let top = field.split(['.', '[']).next().unwrap();
+                let (begins, ends) = match wanted {
+                    Some(wanted) => (
+                        format!("{field}: invalid type: string \"aaa"),
+                        format!("aaa\", expected {wanted}"),
+                    ),
+                    // Of the right type, and wrong for some other reason.
+                    None => (top.to_owned(), String::new()),
+                };
+                let message = without_place(&message);
+                let begins = format!("config.json: {begins}");
+                assert!(message.starts_with(&begins), "{message}");
+                assert!(message.ends_with(&ends), "{message}");
+                assert!(
+                    wanted.is_none() || message.contains(" bytes ...]"),
+                    "{message}"
+                );
             }
         }
         count += 1;

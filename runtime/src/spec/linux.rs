@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Resources, Seccomp, null_is_default};
+use super::{Resources, Seccomp, distinct, null_is_default};
 
 /// The `linux` object (config-linux.md).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -17,7 +17,7 @@ pub struct Linux {
     #[serde(deserialize_with = "null_is_default")]
     pub gid_mappings: Vec<IdMapping>,
     /// Kernel parameters to set, by their dotted (or slashed) names.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub sysctl: BTreeMap<String, String>,
     /// Limits of the cgroup.
     pub resources: Option<Resources>,
@@ -30,7 +30,7 @@ pub struct Linux {
     #[serde(deserialize_with = "null_is_default")]
     pub devices: Vec<Device>,
     /// Host network devices to move into the container, by their host names.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub net_devices: BTreeMap<String, NetDevice>,
     /// The syscall filter.
     pub seccomp: Option<Seccomp>,
@@ -52,7 +52,7 @@ pub struct Linux {
     /// The execution domain.
     pub personality: Option<Personality>,
     /// Clock offsets of a new time namespace, by clock name.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
 }
 
@@ -72,6 +72,7 @@ pub struct IdMapping {
 
 /// A namespace to make, or with a path, to join.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Namespace {
     /// Which one.
     #[serde(rename = "type")]

@@ -21,8 +21,11 @@ mod resources;
 mod seccomp;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 pub use hooks::{Hook, Hooks};
@@ -66,7 +69,7 @@ pub struct Spec {
     #[serde(deserialize_with = "null_is_default")]
     pub hooks: Hooks,
     /// Words for people and engines, passed on in the state.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub annotations: BTreeMap<String, String>,
     /// What only Linux has.
     pub linux: Option<Linux>,
@@ -112,6 +115,40 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a map whose names are the author's own, and `null` as an empty one. A name
+/// that comes twice is an error, as it is of a field (glossary.md, "Configuration").
+fn distinct<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Distinct<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Distinct<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("a map")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if found.contains_key(&name) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                }
+                let value = map.next_value()?;
+                found.insert(name, value);
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_any(Distinct(PhantomData))
 }
 
 /// Reads a document of `file` (its name in messages), which is the part of a

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::null_is_default;
+use super::{distinct, null_is_default};
 
 /// The limits of a cgroup, and the document of `update --resources`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -28,10 +28,10 @@ pub struct Resources {
     /// Network class and priorities (cgroup v1).
     pub network: Option<Network>,
     /// RDMA, by device.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub rdma: BTreeMap<String, Rdma>,
     /// cgroup v2 files and their values, written as they are.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "distinct")]
     pub unified: BTreeMap<String, String>,
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use spec_tests::bundle::Bundle;
-use spec_tests::case::{Case, Test};
+use spec_tests::case::{Case, Needs, Test};
 use spec_tests::runtime::text;
 
 /// What is changed in a good config.json, and why it is refused.
@@ -167,6 +167,79 @@ const DOCUMENTS: &[(&[u8], &str)] = &[
     ),
 ];
 
+/// Limits that the kernel refuses: the resources, the field, and the end of what is
+/// said of the file on v1 and on v2.
+const OUT_OF_RANGE: &[(&str, &str, &str, &str)] = &[
+    (
+        r#"{"memory":{"limit":-2}}"#,
+        "memory.limit",
+        r#"/memory.limit_in_bytes", "-2"): invalid argument"#,
+        r#"/memory.max", "-2"): invalid argument"#,
+    ),
+    (
+        r#"{"pids":{"limit":4194306}}"#,
+        "pids.limit",
+        r#"/pids.max", "4194306"): invalid argument"#,
+        r#"/pids.max", "4194306"): invalid argument"#,
+    ),
+    (
+        r#"{"cpu":{"period":1}}"#,
+        "cpu.period",
+        r#"/cpu.cfs_period_us", "1"): invalid argument"#,
+        r#"/cpu.max", "max 1"): invalid argument"#,
+    ),
+    (
+        r#"{"cpu":{"period":1000001}}"#,
+        "cpu.period",
+        r#"/cpu.cfs_period_us", "1000001"): invalid argument"#,
+        r#"/cpu.max", "max 1000001"): invalid argument"#,
+    ),
+    (
+        r#"{"cpu":{"burst":18446744073709551615}}"#,
+        "cpu.burst",
+        r#"/cpu.cfs_burst_us", "18446744073709551615"): invalid argument"#,
+        r#"/cpu.max.burst", "18446744073709551615"): invalid argument"#,
+    ),
+    (
+        r#"{"cpu":{"idle":2}}"#,
+        "cpu.idle",
+        r#"/cpu.idle", "2"): invalid argument"#,
+        r#"/cpu.idle", "2"): invalid argument"#,
+    ),
+    (
+        r#"{"cpu":{"idle":-1}}"#,
+        "cpu.idle",
+        r#"/cpu.idle", "-1"): invalid argument"#,
+        r#"/cpu.idle", "-1"): invalid argument"#,
+    ),
+    (
+        r#"{"blockIO":{"weight":1001}}"#,
+        "blockIO.weight",
+        r#"weight", "1001"): "#,
+        r#"weight", ""#,
+    ),
+];
+
+/// Each of them is refused with its field, and nothing of it stays.
+fn out_of_range(t: &Test) {
+    for (resources, field, v1, v2) in OUT_OF_RANGE {
+        let resources: Value = serde_json::from_str(resources).expect("JSON");
+        let bundle = Bundle::new(t);
+        let bundle = bundle.with(|config| config["linux"]["resources"] = resources);
+        let begins = format!(
+            "rrun: create {:?}: linux.resources.{field}: write(\"",
+            bundle.id
+        );
+        let file = if t.view == "v2" { v2 } else { v1 };
+        let create = ["create", "-b", text(&bundle.path), &bundle.id];
+        let said = t.call(&create).fails(1, &[&begins, file]).stderr;
+        assert_eq!(said.lines().count(), 1, "{said}");
+        t.call(&["state", &bundle.id]).fails(1, &["does not exist"]);
+        let left = spec_tests::leftovers::cgroups(&t.prefix);
+        assert!(left.is_empty(), "{left:?} after {said}");
+    }
+}
+
 const OWN_WORDS: &[(&str, &str)] = &[("runc", "words of its own"), ("crun", "words of its own")];
 
 /// `create` fails with 1 and says exactly this, on stderr and in the log.
@@ -199,6 +272,18 @@ pub(crate) const CASES: &[Case] = &[
             refused(t, &bundle, &format!("config.json: {cause}"));
         }
     })
+    .except(OWN_WORDS),
+    Case::kernel(
+        "limits out of the kernel's range are refused with their field",
+        out_of_range,
+    )
+    .needs(Needs::V1)
+    .except(OWN_WORDS),
+    Case::kernel(
+        "limits out of the kernel's range are refused with their field, on v2",
+        out_of_range,
+    )
+    .needs(Needs::V2Limits)
     .except(OWN_WORDS),
     Case::kernel("what is no JSON document is refused with its place", |t| {
         let bundle = Bundle::new(t);
