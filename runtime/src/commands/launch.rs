@@ -15,7 +15,7 @@ use crate::parent::{self, Announce, Created, Options, gate};
 use crate::plan::cgroup::Manager;
 use crate::plan::{Plan, Request};
 use crate::spec::{NamespaceType, Spec};
-use crate::state::{CONFIG, ContainerId, Locked, Record, Root};
+use crate::state::{ContainerId, Locked, Record, Root};
 use crate::sys::{self, descriptors, directory};
 use crate::timing;
 
@@ -85,7 +85,14 @@ pub(super) fn launch(
         options,
     } = prepare(global, log, new, id, bundle, start)?;
     let container = Root::open(global.root.as_deref())?.create(id)?;
-    match make(&plan, &container, &mut record, &json, start, options) {
+    // The bundle is the user's, who may change it: what the container was made
+    // from stays with its state (runtime.md, "create").
+    match container.claim(&json) {
+        Ok(()) => {}
+        Err(error) if error.kind() == Kind::AlreadyExists => return Err(error),
+        Err(error) => return Err(abandon(log, container, &plan, &record, error)),
+    }
+    match make(&plan, &container, &mut record, start, options) {
         Ok((created, relay)) => Ok(Launched {
             container,
             record,
@@ -223,13 +230,9 @@ fn make(
     plan: &Plan,
     container: &Locked,
     record: &mut Record,
-    json: &[u8],
     start: Start,
     options: Options,
 ) -> Result<(Created, Option<Relay>)> {
-    // The bundle is the user's, who may change it: what the container was made
-    // from stays with its state (runtime.md, "create").
-    container.write(CONFIG, json)?;
     let relay = match notify::manager() {
         None => None,
         Some(manager) => {

@@ -7,7 +7,7 @@ use crate::foreground::{self, Foreground};
 use crate::log::Log;
 use crate::parent::restore::{self, Request};
 use crate::spec::Spec;
-use crate::state::{CONFIG, Root};
+use crate::state::Root;
 use crate::sys;
 use crate::timing;
 
@@ -61,8 +61,13 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
         announce: made.announce,
     };
     let container = Root::open(global.root.as_deref())?.create(&args.id)?;
-    let written = container.write(CONFIG, &json);
-    let restored = written.and_then(|()| restore::restore(&plan, &container, &mut record, request));
+    let claimed = container.claim(&json);
+    if let Err(error) = &claimed
+        && error.kind() == Kind::AlreadyExists
+    {
+        return claimed.map(|()| 0);
+    }
+    let restored = claimed.and_then(|()| restore::restore(&plan, &container, &mut record, request));
     let restored = match restored {
         Ok(restored) => restored,
         Err(error) => return Err(abandon(log, container, &plan, &record, error)),

@@ -95,10 +95,7 @@ impl Root {
         let root = self.make()?;
         match directory::make(root, id.as_str(), mode()) {
             Ok(()) => {}
-            Err(error) if error.errno() == Errno::EEXIST => {
-                let text = "container with given ID already exists";
-                return Err(Error::new(Kind::AlreadyExists, text));
-            }
+            Err(error) if error.errno() == Errno::EEXIST => return Err(taken()),
             Err(error) => return Err(error.into()),
         }
         // Another command may lock the new directory first: it finds no
@@ -246,6 +243,11 @@ fn choose_root(is_root: bool, runtime_dir: Option<PathBuf>) -> (PathBuf, bool) {
         Some(dir) if !is_root && dir.is_absolute() => (dir.join("rrun"), true),
         _ => (PathBuf::from("/run/rrun"), false),
     }
+}
+
+fn taken() -> Error {
+    let text = "container with given ID already exists";
+    Error::new(Kind::AlreadyExists, text)
 }
 
 fn not_found() -> Error {
@@ -444,6 +446,19 @@ impl Deref for Locked {
 }
 
 impl Locked {
+    /// Writes down what the container is made from, first of all.
+    ///
+    /// # Errors
+    /// [`Kind::AlreadyExists`] if the directory is another command's: it was deleted
+    /// and made anew between our mkdir(2) and our open(2). Nothing of it is ours.
+    pub fn claim(&self, config: &[u8]) -> Result<()> {
+        let written = self.write(CONFIG, config);
+        written.map_err(|error| match error.errno() {
+            Some(Errno::EEXIST) => taken(),
+            _ => error,
+        })
+    }
+
     /// Writes the record, in one step for all who read it.
     ///
     /// # Errors

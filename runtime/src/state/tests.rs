@@ -158,6 +158,24 @@ fn who_waits_for_a_deleted_container_learns_that_it_is_gone() {
 }
 
 #[test]
+fn a_container_that_another_command_made_is_not_claimed() {
+    let test = TestRoot::new();
+    let mut root = test.open();
+    let first = root.create(&id("web")).unwrap();
+    first.claim(b"first").unwrap();
+    drop(first);
+    // Who made a directory of this name that was deleted meanwhile opens this one.
+    let second = root.lock(&id("web")).unwrap();
+    let refused = second.claim(b"second").unwrap_err();
+    assert_eq!(refused.kind(), Kind::AlreadyExists);
+    assert_eq!(
+        refused.to_string(),
+        "container with given ID already exists"
+    );
+    assert_eq!(second.read(CONFIG).unwrap(), b"first");
+}
+
+#[test]
 fn a_lock_given_back_can_be_taken() {
     let test = TestRoot::new();
     let mut root = test.open();

@@ -581,6 +581,7 @@ fn parallel(t: &Test) {
             std::thread::sleep(Duration::from_millis(5));
         }
         t.call(&["delete", "--force", id]).ok();
+        let mut told = String::new();
         for (index, one) in all {
             let (words, outcome) = (commands[index], one.wait());
             let ends: &[i32] = match words[0] {
@@ -594,13 +595,19 @@ fn parallel(t: &Test) {
                 outcome.stderr.is_empty(),
                 "{words:?}: {outcome:?}"
             );
+            told += &format!(
+                "{} {} {}\n",
+                words[0],
+                outcome.code,
+                outcome.stderr.trim_end()
+            );
         }
         t.call(&["delete", "--force", id]).ok();
         t.call(&["state", id])
             .fails(1, &["container does not exist"]);
         let mut left = leftovers::beside(Duration::from_secs(10));
         left.extend(leftovers::cgroups(&t.prefix));
-        assert!(left.is_empty(), "{left:?}");
+        assert!(left.is_empty(), "{left:?} after\n{told}");
         // Nothing that is made of this id now is frozen.
         let container = t.start(&bundle);
         assert_eq!(container.status(), "running");
