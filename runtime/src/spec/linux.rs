@@ -1,8 +1,10 @@
 //! `linux`: namespaces, devices, resources and what else only Linux has.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IntoDeserializer, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Resources, Seccomp, distinct, null_is_default};
 
@@ -75,12 +77,29 @@ pub struct IdMapping {
 #[serde(expecting = "an object")]
 pub struct Namespace {
     /// Which one.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "by_name")]
     pub kind: NamespaceType,
     /// The namespace file to join; none makes a new namespace. Go's encoders
     /// write an empty string for none.
     #[serde(default)]
     pub path: Option<String>,
+}
+
+/// Reads a type as a string, so that what is none is told as such.
+fn by_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NamespaceType, D::Error> {
+    struct ByName;
+    impl Visitor<'_> for ByName {
+        type Value = NamespaceType;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<NamespaceType, E> {
+            NamespaceType::deserialize(name.into_deserializer())
+        }
+    }
+    deserializer.deserialize_str(ByName)
 }
 
 /// The eight types of namespaces.
