@@ -38,10 +38,16 @@ mod table;
 // The target `spec` has cases of the engines' contracts already.
 #[path = "cases/cgroups.rs"]
 mod spec_cgroups;
+#[path = "cases/checkpoint.rs"]
+mod spec_checkpoint;
 #[path = "cases/console.rs"]
 mod spec_console;
 #[path = "cases/exec.rs"]
 mod spec_exec;
+#[path = "cases/faults.rs"]
+mod spec_faults;
+#[path = "cases/host_faults.rs"]
+mod spec_host_faults;
 #[path = "cases/lifecycle.rs"]
 mod spec_lifecycle;
 #[path = "cases/run.rs"]
@@ -74,6 +80,9 @@ const OTHERS: &[(&str, &[Case])] = &[
     ("exec", spec_exec::CASES),
     ("console", spec_console::CASES),
     ("cgroups", spec_cgroups::CASES),
+    ("host faults", spec_host_faults::CASES),
+    ("faults", spec_faults::CASES),
+    ("checkpoint", spec_checkpoint::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -44,6 +44,26 @@ pub(crate) const CASES: &[Case] = &[
             end(&container);
         },
     ),
+    runc("restore with all flags that go-runc gives", |t| {
+        let bundle = counting(t);
+        let heard = start(t, &bundle, &["run", "-d"]);
+        let container = t.adopt(&bundle.id);
+        heard.wait_for("2");
+        let work = t.directory.join("work");
+        fs::create_dir(&work).expect("mkdir");
+        let work = ["--work-path", text(&work)];
+        let criu = ["--tcp-established", "--ext-unix-sk", "--file-locks"];
+        let groups = ["--manage-cgroups-mode", "soft"];
+        save(t, &container, &[&work[..], &criu, &groups].concat()).ok();
+        let last = heard.last();
+        let file = t.directory.join("pid");
+        let own = ["--detach", "--pid-file", text(&file), "-no-subreaper"];
+        let heard = restore(t, &bundle, &[&work[..], &criu, &groups, &own].concat());
+        heard.wait_for(&(last + 2).to_string());
+        let pid = fs::read_to_string(&file).expect("a pid file");
+        assert_eq!(pid, container.pid().to_string());
+        end(&container);
+    }),
     runc("--leave-running leaves it running", |t| {
         let bundle = counting(t);
         let heard = start(t, &bundle, &["run", "-d"]);

@@ -118,6 +118,26 @@ pub(crate) const CASES: &[Case] = &[
         container.wait_status("stopped");
         container.delete().ok();
     }),
+    Case::kernel("without a cgroup: cgroup not exist", |t| {
+        let bundle = Bundle::new(t).probe(&["pause"]);
+        let container = t.start(&bundle);
+        let path = t.root.join(&bundle.id).join("state.json");
+        let whole = fs::read_to_string(&path).expect("state.json");
+        let mut record: serde_json::Value = serde_json::from_str(&whole).expect("JSON");
+        assert!(record["cgroup"].is_object(), "{record}");
+        record["cgroup"] = json!(null);
+        fs::write(&path, record.to_string()).expect("write");
+        for args in [
+            &["pause", &bundle.id][..],
+            &["update", "--pids-limit", "20", &bundle.id],
+            &["events", "--stats", &bundle.id],
+        ] {
+            t.call(args).fails(1, &["cgroup not exist"]);
+        }
+        assert_eq!(container.status(), "running");
+        fs::write(&path, whole).expect("write");
+    })
+    .except(&[("runc", "has a state file of its own")]),
     Case::kernel(
         "a process that somebody killed is a stopped container",
         |t| {
