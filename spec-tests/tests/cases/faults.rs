@@ -71,7 +71,7 @@ pub(crate) const CASES: &[Case] = &[
         "without a pid namespace: killed at any call nothing is left",
         |t| {
             for command in [&CREATE, &EXEC, &DELETE] {
-                each(t, &command.of(Shape::HostPids), 8, |_| Fault::Kill);
+                each(t, &command.of(Shape::HostPids), 5, |_| Fault::Kill);
             }
         },
     )
@@ -80,7 +80,7 @@ pub(crate) const CASES: &[Case] = &[
         "with hooks, ids mapped and a pid file: killed at any call nothing is left",
         |t| {
             for command in [&CREATE_RICH, &START, &DELETE] {
-                each(t, &command.of(Shape::Rich), 10, |_| Fault::Kill);
+                each(t, &command.of(Shape::Rich), 5, |_| Fault::Kill);
             }
         },
     )
@@ -138,7 +138,7 @@ pub(crate) const CASES: &[Case] = &[
         "without a pid namespace: a call that fails leaves nothing",
         |t| {
             for command in [&CREATE, &EXEC, &DELETE] {
-                each(t, &command.of(Shape::HostPids), 8, any_error);
+                each(t, &command.of(Shape::HostPids), 5, any_error);
             }
         },
     )
@@ -147,7 +147,7 @@ pub(crate) const CASES: &[Case] = &[
         "with hooks, ids mapped and a pid file: a call that fails leaves nothing",
         |t| {
             for command in [&CREATE_RICH, &START, &DELETE] {
-                each(t, &command.of(Shape::Rich), 10, any_error);
+                each(t, &command.of(Shape::Rich), 5, any_error);
             }
         },
     )

@@ -70,11 +70,12 @@ fn memory(memory: &Memory, limits: &mut Limits) -> Result<()> {
     Ok(())
 }
 
-/// A number of config.json in v2's words: 0 is not given, -1 is unlimited.
+/// A number of config.json in v2's words: 0 is not given, -1 is unlimited. What is
+/// below that the kernel refuses, as on v1.
 fn amount(value: i64) -> Option<String> {
     match value {
         0 => None,
-        ..0 => Some("max".to_owned()),
+        -1 => Some("max".to_owned()),
         value => Some(value.to_string()),
     }
 }
@@ -124,7 +125,10 @@ fn cpu(cpu: &Cpu, limits: &mut Limits) {
     let quota = cpu.quota.unwrap_or(0);
     let period = cpu.period.unwrap_or(0);
     if quota != 0 || period != 0 {
-        let quota = amount(quota).unwrap_or_else(|| "max".to_owned());
+        let quota = match quota {
+            ..=0 => "max".to_owned(),
+            quota => quota.to_string(),
+        };
         // The kernel's default period.
         let period = if period == 0 { 100_000 } else { period };
         let name = if cpu.quota.is_some_and(|quota| quota != 0) {
