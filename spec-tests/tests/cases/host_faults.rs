@@ -361,7 +361,14 @@ impl Disk {
 
     fn remount(&self, flags: MsFlags) {
         let none: Option<&str> = None;
-        mount(none, &self.path, none, flags | MsFlags::MS_REMOUNT, none).expect("remount");
+        let flags = flags | MsFlags::MS_REMOUNT;
+        // Busy until the last who writes there has closed his file.
+        wait_until("the remount", || {
+            match mount(none, &self.path, none, flags, none) {
+                Err(nix::errno::Errno::EBUSY) => false,
+                done => done.map(|()| true).expect("remount"),
+            }
+        });
     }
 
     fn wait_stopped(&self, t: &Test, id: &str) {
