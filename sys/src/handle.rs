@@ -338,11 +338,17 @@ fn stat(directory: &OwnedFd) -> Result<(Pid, process::Stat)> {
     }
 }
 
-/// A pidfd of the process `pid` (Linux 5.3).
+/// A pidfd of the process `pid` (Linux 5.3); `ESRCH` if there is none.
 fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: two integers in, a new descriptor or -1 out.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    taken(fd).map_err(|errno| Error::new(format!("pidfd_open({pid})"), errno))
+    taken(fd).map_err(|errno| {
+        // Of a leader that is gone and whose number lives on, as that of a session
+        // or of a thread: until Linux 6.14 it is the one, since then the other.
+        let gone = matches!(errno, Errno::EINVAL | Errno::ENOENT);
+        let errno = if gone { Errno::ESRCH } else { errno };
+        Error::new(format!("pidfd_open({pid})"), errno)
+    })
 }
 
 /// What a call returned that makes a descriptor.
