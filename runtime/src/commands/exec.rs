@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::parent::exec::{Target, exec};
 use crate::parent::{Announce, Options};
 use crate::plan;
-use crate::spec::{self, Spec};
+use crate::spec::{self, NamespaceType, Spec};
 use crate::state::{CONFIG, Container, Record, Root, Status};
 use crate::sys;
 use crate::sys::mutation::Defence;
@@ -70,6 +70,9 @@ fn start(
         .then(|| CString::new(format!("_ses.{}", record.id.as_str())));
     let mut planned = plan::exec::Exec::new(&spec, &process, keyring.and_then(Result::ok), &host)?;
     planned.process.add_sockets(preserved.listen, false);
+    if record.restored_time {
+        planned.namespaces |= NamespaceType::Time.flag();
+    }
     timing::mark("config.json, host and plan");
     for warning in &planned.warnings {
         log.warn(warning);

@@ -10,7 +10,9 @@
 //! ```
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -153,6 +155,7 @@ fn make(
             }
             "post-restore" => {
                 record.init = Some(Init::now(pid)?);
+                record.restored_time = has_other_time(pid)?;
                 container.save(record)
             }
             "orphan-pts-master" => {
@@ -177,6 +180,19 @@ fn make(
         handle,
         terminal,
     })
+}
+
+/// Whether the process is in another time namespace than we. A kernel without
+/// them (until Linux 5.6) has no such file.
+fn has_other_time(pid: Pid) -> Result<bool> {
+    let number = |process: &str| {
+        let path = format!("/proc/{process}/ns/time");
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            found => sys::call(found, || format!("stat({path:?})")).map(|found| Some(found.ino())),
+        }
+    };
+    Ok(number(&pid.to_string())? != number("self")?)
 }
 
 /// In criu's own mount namespace: the root filesystem as a mount, as criu wants

@@ -55,6 +55,10 @@ pub struct Record {
     /// Whether the container has a session keyring of its own, for exec.
     #[serde(default)]
     pub keyring: bool,
+    /// Whether its processes are in a time namespace that config.json does not
+    /// name: criu puts all that it restores into a new one.
+    #[serde(default)]
+    pub restored_time: bool,
     /// What updates have said.
     #[serde(default, skip_serializing_if = "Updated::is_empty")]
     pub updated: Updated,
@@ -102,6 +106,7 @@ impl Record {
             intel_rdt: None,
             shares_pid_namespace: false,
             keyring: false,
+            restored_time: false,
             updated: Updated::default(),
         }
     }
