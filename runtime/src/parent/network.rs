@@ -1,6 +1,7 @@
-//! Moving the host's network devices into the container.
+//! What the host does for the container's network: its devices are moved into the
+//! container, and a restored one gets its loopback device up.
 //!
-//! Done while the child waits in its namespaces and before any hook, so that
+//! Devices are moved while the child waits in its namespaces and before any hook, so that
 //! hooks and kernel parameters find the devices there. A device loses its
 //! addresses on the way; those that somebody set for good are given again.
 
@@ -26,14 +27,9 @@ pub(super) fn move_devices(devices: &[NetDevice], pid: Pid) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
-    let home = open_namespace("self")?;
-    let theirs = open_namespace(&pid.to_string())?;
     let host = Netlink::open()?;
-    namespace::setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    let container = Netlink::open();
-    // Before anything else that is the host's.
-    namespace::setns(home.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    let container = container?;
+    let theirs = open_namespace(&pid.to_string())?;
+    let container = netlink_of(&theirs)?;
     let at = |device: &NetDevice| format!("move network device {:?}", device.host);
     // All are looked at before the first is moved: there is no way back.
     for device in devices {
@@ -43,6 +39,30 @@ pub(super) fn move_devices(devices: &[NetDevice], pid: Pid) -> Result<()> {
         move_device(device, &host, &container, &theirs).context(|| at(device))?;
     }
     Ok(())
+}
+
+/// Brings up the loopback device in the network namespace of the process `pid`,
+/// which criu has made empty.
+///
+/// # Errors
+/// Those of entering it.
+pub(super) fn bring_up_loopback(pid: Pid) -> Result<()> {
+    let container = netlink_of(&open_namespace(&pid.to_string())?)?;
+    let up = |index| container.set_up(index, true);
+    let device = container.link_by_name(c"lo");
+    device
+        .and_then(|device| up(device.index))
+        .context(|| "bring up the loopback device")
+}
+
+/// The way to the devices of another namespace. We are there for a moment.
+fn netlink_of(theirs: &OwnedFd) -> Result<Netlink> {
+    let home = open_namespace("self")?;
+    namespace::setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    let container = Netlink::open();
+    // Before anything else that is the host's.
+    namespace::setns(home.as_fd(), CloneFlags::CLONE_NEWNET)?;
+    Ok(container?)
 }
 
 fn open_namespace(process: &str) -> Result<OwnedFd> {

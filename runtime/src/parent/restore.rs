@@ -5,7 +5,7 @@
 //!           the resctrl groups likewise
 //! mounts    criu has a mount namespace of its own, in which the root filesystem is a mount
 //! criu      makes namespaces and processes from the images
-//!           setup-namespaces: hooks; post-restore: the record has the process;
+//!           setup-namespaces: loopback, hooks; post-restore: the record has the process;
 //!           orphan-pts-master: the terminal
 //! ```
 
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
-use super::{Announce, make_groups, run_hooks, settle_groups};
+use super::{Announce, make_groups, network, run_hooks, settle_groups};
 use crate::cgroup::{self, Cgroup};
 use crate::child::rootfs;
 use crate::criu::{
@@ -150,6 +150,9 @@ fn make(
         let pid = Pid::from_raw(moment.pid.unwrap_or(0));
         match moment.script.as_str() {
             "setup-namespaces" => {
+                if plan.namespaces.creates(NamespaceType::Network) {
+                    network::bring_up_loopback(pid)?;
+                }
                 let output = Output::open(&plan.hooks.output)?;
                 run_hooks(plan, (&state, &output), pid, container)
             }
