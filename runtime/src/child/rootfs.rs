@@ -24,6 +24,7 @@ use super::mount;
 use super::procfs;
 use super::root::{Missing, Root};
 use crate::error::{Context, Error, Kind, Result};
+use crate::plan::checkpoint::Place;
 use crate::plan::mount_options::{Attributes, Propagation, PropagationType};
 use crate::plan::mounts::{Entry, FinishOp, Rootfs, RootfsOp, Symlink};
 use crate::sys;
@@ -91,17 +92,50 @@ impl BegunRoot {
         done
     }
 
-    /// Makes the place for a mount at `path`, where it is missing.
+    /// Makes the places for mounts that are made later, by somebody else, where
+    /// they are missing; nothing stays mounted.
     ///
     /// # Errors
-    /// Those of looking it up and making it inside the root.
-    pub fn make_mount_point(&self, path: &Path, is_directory: bool) -> Result<()> {
-        let missing = match is_directory {
-            true => Missing::Directory,
-            false => Missing::File,
+    /// Of the place that failed. Mounts may then be left.
+    pub fn make_places(&self, places: &[Place]) -> Result<()> {
+        // Modes are meant as they are written.
+        let umask = file::set_umask(0);
+        let made = places.iter().try_for_each(|place| match place {
+            Place::Directory(path) => {
+                let made = self.root.find_or_make(path, Missing::Directory);
+                made.map(drop)
+                    .context(|| format!("make mount point {path:?}"))
+            }
+            Place::Bound(mount) => {
+                let bound = mount::perform(&self.root, mount, None, false);
+                bound.context(|| mount.phrase())
+            }
+        });
+        let _ = file::set_umask(umask);
+        made?;
+        places
+            .iter()
+            .rev()
+            .try_for_each(|place| self.uncover(place))
+    }
+
+    fn uncover(&self, place: &Place) -> Result<()> {
+        let Place::Bound(mount) = place else {
+            return Ok(());
         };
-        self.root.find_or_make(path, missing)?;
-        Ok(())
+        let links = match mount.options.symlinks.destination {
+            true => Links::NotLast,
+            false => Links::Follow,
+        };
+        let bound = self.root.find(&mount.destination, links)?;
+        if self.root.is(bound.as_fd())? {
+            return Ok(());
+        }
+        match sys::mount::detach(&by_number(bound.as_fd())) {
+            // A link that was copied: there is no mount.
+            Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+            detached => Ok(detached?),
+        }
     }
 
     /// Performs what is left. Call it once the container is in its cgroup.

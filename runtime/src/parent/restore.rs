@@ -75,8 +75,9 @@ pub fn restore(
     plan: &Plan,
     container: &Locked,
     record: &mut Record,
-    request: Request<'_>,
+    mut request: Request<'_>,
 ) -> Result<Restored> {
+    request.options.join_ns = joined(plan)?;
     Cgroup::check_unused(&plan.cgroup)?;
     record.cgroup = Some(plan.cgroup.record());
     let mut groups = plan.intel_rdt.as_ref().map(Groups::look).transpose()?;
@@ -142,7 +143,6 @@ fn make(
     options.cg_root = cgroup_roots(&plan.cgroup.record());
     options.ext_mnt = sources(plan);
     options.inherit_fd = inherited(&request.streams, &namespaces);
-    options.join_ns = joined(plan);
 
     let state = record.hook_state();
     let mut terminal = None;
@@ -199,18 +199,10 @@ fn has_other_time(pid: Pid) -> Result<bool> {
 }
 
 /// In criu's own mount namespace: the root filesystem as a mount, as criu wants
-/// it, with mount points for what comes from the host.
+/// it, with the mount points that are not in the images (runc #2748).
 fn prepare_mounts(plan: &Plan) -> Result<()> {
     let root = rootfs::begin(&plan.rootfs)?;
-    for mount in checkpoint::on_the_root(&plan.rootfs) {
-        let is_directory = sys::call(fs::metadata(&mount.source), || {
-            format!("stat({:?})", mount.source)
-        })?
-        .is_dir();
-        root.make_mount_point(&mount.name, is_directory)
-            .context(|| format!("make mount point {:?}", mount.name))?;
-    }
-    Ok(())
+    root.make_places(&checkpoint::places(&plan.rootfs))
 }
 
 /// In criu's own mount namespace: the same directories there, under the same
@@ -271,28 +263,13 @@ fn inherited(streams: &[String], namespaces: &[(&'static str, File)]) -> Vec<Inh
 }
 
 /// The other joined namespaces.
-fn joined(plan: &Plan) -> Vec<JoinedNamespace> {
-    let others = plan
-        .namespaces
-        .join
-        .iter()
-        .filter(|join| checkpoint::inherited_name(join.kind).is_none());
-    others
-        .filter_map(|join| {
-            let kind = match join.kind {
-                NamespaceType::Ipc => "ipc",
-                NamespaceType::Uts => "uts",
-                NamespaceType::User => "user",
-                NamespaceType::Mount => "mnt",
-                NamespaceType::Time => "time",
-                _ => return None,
-            };
-            Some(JoinedNamespace {
-                kind: kind.to_owned(),
-                path: join.path.to_string_lossy().into_owned(),
-            })
-        })
-        .collect()
+fn joined(plan: &Plan) -> Result<Vec<JoinedNamespace>> {
+    let joined = checkpoint::joined(&plan.namespaces)?;
+    let names = joined.into_iter().map(|(kind, path)| JoinedNamespace {
+        kind: kind.to_owned(),
+        path: path.to_string_lossy().into_owned(),
+    });
+    Ok(names.collect())
 }
 
 /// The container's cgroup in each hierarchy.
