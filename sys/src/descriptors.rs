@@ -234,6 +234,19 @@ pub fn is_inherited(fd: RawFd) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
+/// Whether `fd` is open for writing.
+///
+/// # Errors
+/// None that a descriptor could bring about.
+pub fn is_writable(fd: BorrowedFd<'_>) -> Result<bool> {
+    use nix::fcntl::OFlag;
+    let flags = call(fcntl(fd, FcntlArg::F_GETFL), || {
+        format!("fcntl([{}], F_GETFL)", fd.as_raw_fd())
+    })?;
+    let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
+    Ok(mode != OFlag::O_RDONLY)
+}
+
 /// One of the standard descriptors or another that is known to stay open: a
 /// borrow for ever.
 #[must_use]

@@ -55,6 +55,33 @@ pub struct Criu {
     pub network_lock: Option<Lock>,
 }
 
+/// What an option takes of criu.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// The option as it is written.
+    pub option: &'static str,
+    /// The first version that has it, as major * 10000 + minor * 100 + sublevel.
+    pub version: i32,
+}
+
+impl Criu {
+    /// What options of this command line need more than the oldest criu.
+    #[must_use]
+    pub fn needs(&self) -> Vec<Need> {
+        let lock = self.network_lock.map(|lock| match lock {
+            Lock::Iptables | Lock::Nftables => Need {
+                option: "--network-lock",
+                version: 31_600,
+            },
+            Lock::Skip => Need {
+                option: "--network-lock skip",
+                version: 31_900,
+            },
+        });
+        lock.into_iter().collect()
+    }
+}
+
 /// The values of `--manage-cgroups-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ManageCgroups {
@@ -128,6 +155,9 @@ pub struct Checkpoint {
     /// Leave out TCP connections that are not established yet
     #[arg(long)]
     pub tcp_skip_in_flight: bool,
+    /// Give open files that were deleted a name again, beside the one they had
+    #[arg(long)]
+    pub link_remap: bool,
     /// The container
     #[arg(value_name = "ID")]
     pub id: ContainerId,
@@ -169,6 +199,20 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// What options of this command line need more than the oldest criu.
+    #[must_use]
+    pub fn needs(&self) -> Vec<Need> {
+        let profile = self.lsm_profile.as_ref().map(|_| "--lsm-profile");
+        let context = self.lsm_mount_context.as_ref();
+        let context = context.map(|_| "--lsm-mount-context");
+        let mut needs = self.criu.needs();
+        needs.extend([profile, context].into_iter().flatten().map(|option| Need {
+            option,
+            version: 31_600,
+        }));
+        needs
+    }
+
     /// How `run` would be told to make the container.
     #[must_use]
     pub fn new_container(&self) -> New {
@@ -185,31 +229,35 @@ impl Restore {
     }
 }
 
-/// A type of namespace, in the words of config.json.
+/// A type of namespace, in the words of config.json. criu knows no other.
 fn namespace(text: &str) -> Result<CloneFlags, String> {
-    Ok(match text {
-        "network" => CloneFlags::CLONE_NEWNET,
-        "pid" => CloneFlags::CLONE_NEWPID,
-        "mount" => CloneFlags::CLONE_NEWNS,
-        "ipc" => CloneFlags::CLONE_NEWIPC,
-        "uts" => CloneFlags::CLONE_NEWUTS,
-        "user" => CloneFlags::CLONE_NEWUSER,
-        "cgroup" => CloneFlags::CLONE_NEWCGROUP,
-        _ => return Err(format!("namespace {text:?} is not supported")),
-    })
+    match text {
+        "network" => Ok(CloneFlags::CLONE_NEWNET),
+        _ => Err(format!("namespace {text:?} is not supported")),
+    }
 }
 
-/// `ADDRESS:PORT`.
+/// `ADDRESS:PORT`, an address with colons in brackets.
 fn page_server(text: &str) -> Result<PageServer, String> {
-    let (address, port) = text
-        .rsplit_once(':')
-        .filter(|(address, _)| !address.is_empty())
-        .ok_or("use ADDRESS:PORT to specify the page server")?;
+    let (address, port) =
+        host_and_port(text).ok_or("use ADDRESS:PORT to specify the page server")?;
     let port = port.parse().ok().filter(|port| *port > 0);
     Ok(PageServer {
         address: address.to_owned(),
         port: port.ok_or("invalid port number")?,
     })
+}
+
+/// The two parts, both of which are there, as Go's `net.SplitHostPort` finds
+/// them.
+fn host_and_port(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once("]:")?,
+        None => text.split_once(':')?,
+    };
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(['[', ']']);
+    let whole = is_plain(host) && is_plain(port) && !port.contains(':');
+    whole.then_some((host, port))
 }
 
 #[cfg(test)]
@@ -219,24 +267,33 @@ mod tests {
     #[test]
     fn values_are_read() {
         assert_eq!(namespace("network"), Ok(CloneFlags::CLONE_NEWNET));
-        assert_eq!(
-            namespace("net"),
-            Err("namespace \"net\" is not supported".to_owned())
-        );
+        for text in ["net", "pid", "user", ""] {
+            let refusal = format!("namespace {text:?} is not supported");
+            assert_eq!(namespace(text), Err(refusal));
+        }
         let server = |address: &str, port| {
             Ok(PageServer {
                 address: address.to_owned(),
                 port,
             })
         };
+        let neither = || Err("use ADDRESS:PORT to specify the page server");
         for (text, expected) in [
             ("10.0.0.1:27", server("10.0.0.1", 27)),
-            ("::1:27", server("::1", 27)),
-            (
-                "10.0.0.1",
-                Err("use ADDRESS:PORT to specify the page server"),
-            ),
-            (":27", Err("use ADDRESS:PORT to specify the page server")),
+            ("[::1]:27", server("::1", 27)),
+            ("[fe80::1%lo]:27", server("fe80::1%lo", 27)),
+            ("[host]:27", server("host", 27)),
+            ("10.0.0.1", neither()),
+            (":27", neither()),
+            ("h:", neither()),
+            ("::1:27", neither()),
+            ("[::1]", neither()),
+            ("[::1]27", neither()),
+            ("[::1:27", neither()),
+            ("[::1]:27:28", neither()),
+            ("[]:27", neither()),
+            ("h]:27", neither()),
+            ("h:[27", neither()),
             ("h:0", Err("invalid port number")),
             ("h:70000", Err("invalid port number")),
         ] {

@@ -25,7 +25,7 @@ use clap::{Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Kind, Result};
 
-pub use checkpoint::{Checkpoint, Criu, Lock, Restore};
+pub use checkpoint::{Checkpoint, Criu, Lock, Need, Restore};
 pub use global::{CgroupManager, Global, Rootless};
 pub use lifecycle::{Create, Delete, Exec, Kill, New, Run, RunTarget, Start, Update};
 pub use observe::{

@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 
 use super::delete::{is_frozen, open_cgroup};
 use super::launch::{NOTIFY, cgroup_manager, labels, profile, rootless};
-use crate::cli::{self, Criu, Global, Lock};
+use crate::cli::{self, Criu, Global, Lock, Need};
 use crate::criu::{self, External, Launch, Options, Session, Type};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -27,7 +27,7 @@ use crate::plan::cgroup::Manager;
 use crate::plan::checkpoint::{self, MASK};
 use crate::plan::hooks::Hooks;
 use crate::plan::{Plan, Request};
-use crate::spec::Spec;
+use crate::spec::{NamespaceType, Spec};
 use crate::state::{CONFIG, Locked, Record, Root, Status};
 use crate::sys::file::{self, Links};
 use crate::sys::{self, descriptors, directory};
@@ -52,12 +52,13 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Checkpoint) -> Result<()>
     let record = container.record()?;
     check(&container, &record)?;
     let program = criu::find(global.criu.as_deref())?;
-    criu::version(&program)?;
+    check_version(criu::version(&program)?, &args.criu.needs())?;
     check_features(&program, args)?;
-    let images = Images::make(&args.criu)?;
-    check_parent(&images, args)?;
+    let status = status_fd(args)?;
     let spec = Spec::parse(&container.read(CONFIG)?)?;
     let plan = plan(global, &container, &record, &spec)?;
+    let images = Images::make(&args.criu, plan.namespaces.contains(NamespaceType::User))?;
+    check_parent(&images, args)?;
     let pid = record.init.map_or(0, |init| init.pid);
     images.write_streams(pid)?;
 
@@ -66,10 +67,11 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Checkpoint) -> Result<()>
     options.root = Some(plan.rootfs.path.to_string_lossy().into_owned());
     options.leave_running = args.leave_running;
     options.tcp_skip_in_flight = args.tcp_skip_in_flight;
-    options.track_mem = args.pre_dump;
+    options.link_remap = args.link_remap;
+    options.track_mem = args.pre_dump || args.parent_path.is_some();
     options.parent_img = args.parent_path.as_deref().map(text);
     options.page_server.clone_from(&args.page_server);
-    options.status_fd = args.status_fd;
+    options.status_fd = status.map(|fd| fd.as_raw_fd());
     options.freeze_cgroup = freezer(&record);
     options.ext_mnt = external_mounts(&plan, pid)?;
     options.external = joined_namespaces(&plan)?;
@@ -80,7 +82,6 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Checkpoint) -> Result<()>
     } else {
         Type::Dump
     };
-    let status = args.status_fd.map(descriptors::standard);
     let directories = images.directories();
     let directories = directories.iter().map(|(directory, _)| *directory);
     let launch = Launch {
@@ -123,6 +124,21 @@ fn check(container: &Locked, record: &Record) -> Result<()> {
     }
 }
 
+/// What only later versions of criu can do.
+pub(super) fn check_version(version: i32, needs: &[Need]) -> Result<()> {
+    let Some(need) = needs.iter().find(|need| version < need.version) else {
+        return Ok(());
+    };
+    let spelled = |version: i32| format!("{}.{}", version / 10_000, version / 100 % 100);
+    let text = format!(
+        "{} requires at least criu {}, this is {}",
+        need.option,
+        spelled(need.version),
+        spelled(version)
+    );
+    Err(Error::new(Kind::Unsupported, text))
+}
+
 /// What only some kernels can do.
 fn check_features(program: &Path, args: &cli::Checkpoint) -> Result<()> {
     if !args.pre_dump && !args.criu.lazy_pages {
@@ -136,12 +152,27 @@ fn check_features(program: &Path, args: &cli::Checkpoint) -> Result<()> {
     if args.criu.lazy_pages && !features.lazy_pages {
         return unable("--lazy-pages: criu can't fetch pages here when they are touched");
     }
-    match args.status_fd {
-        Some(fd) if !descriptors::is_inherited(fd) => {
-            let text = format!("--status-fd: descriptor {fd} is not open");
-            Err(Error::new(Kind::Usage, text))
-        }
-        _ => Ok(()),
+    Ok(())
+}
+
+/// The descriptor of `--status-fd`, which means something only with
+/// `--lazy-pages`, and nothing where it is runc's default.
+fn status_fd(args: &cli::Checkpoint) -> Result<Option<BorrowedFd<'static>>> {
+    let fd = args.status_fd.filter(|fd| *fd != -1);
+    let Some(fd) = fd.filter(|_| args.criu.lazy_pages) else {
+        return Ok(None);
+    };
+    let refused = |what: &str| {
+        let text = format!("--status-fd: descriptor {fd} is not open{what}");
+        Err(Error::new(Kind::Usage, text))
+    };
+    if !descriptors::is_inherited(fd) {
+        return refused("");
+    }
+    let fd = descriptors::standard(fd);
+    match descriptors::is_writable(fd)? {
+        true => Ok(Some(fd)),
+        false => refused(" for writing"),
     }
 }
 
@@ -290,8 +321,11 @@ pub(super) struct Images {
 
 impl Images {
     /// Makes the directories that the options name, as far as they are missing.
-    fn make(args: &Criu) -> Result<Self> {
-        make_directory(&images_path(args)?)?;
+    fn make(args: &Criu, user_namespace: bool) -> Result<Self> {
+        // Images have all that the processes had in memory. At a restore a root
+        // that is none on the host looks for some that may not be there.
+        let mode = if user_namespace { 0o711 } else { 0o700 };
+        make_directory(&images_path(args)?, mode)?;
         Self::open(args)
     }
 
@@ -305,7 +339,7 @@ impl Images {
         let work_path = match &args.work_path {
             None => path.clone(),
             Some(work) => {
-                make_directory(work)?;
+                make_directory(work, 0o700)?;
                 work.clone()
             }
         };
@@ -383,10 +417,9 @@ fn images_path(args: &Criu) -> Result<PathBuf> {
     Ok(sys::call(absolute, || "getcwd()".to_owned())?)
 }
 
-/// Images have all that the processes had in memory.
-fn make_directory(path: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    Ok(sys::call(made, || format!("mkdir({path:?}, 0700)"))?)
+fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    Ok(sys::call(made, || format!("mkdir({path:?}, {mode:#o})"))?)
 }
 
 /// The file of options: the annotation's, or the first that there is.
@@ -403,6 +436,21 @@ fn config_file(spec: &Spec) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_criu_is_refused_by_the_option() {
+        let lock = Need {
+            option: "--network-lock skip",
+            version: 31_900,
+        };
+        assert!(check_version(31_500, &[]).is_ok());
+        assert!(check_version(31_900, &[lock]).is_ok());
+        assert!(check_version(40_100, &[lock]).is_ok());
+        assert_eq!(
+            check_version(31_701, &[lock]).unwrap_err().to_string(),
+            "--network-lock skip requires at least criu 3.19, this is 3.17"
+        );
+    }
 
     #[test]
     fn a_mount_is_found_by_its_number() {

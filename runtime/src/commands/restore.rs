@@ -11,7 +11,7 @@ use crate::state::Root;
 use crate::sys;
 use crate::timing;
 
-use super::checkpoint::{Images, STREAMS};
+use super::checkpoint::{Images, STREAMS, check_version};
 use super::launch::{Prepared, Start, abandon, prepare};
 use super::run::clean_up;
 
@@ -25,7 +25,7 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
     let program = criu::find(global.criu.as_deref())?;
     let images = Images::open(&args.criu)?;
     let streams = streams(&images)?;
-    criu::version(&program)?;
+    check_version(criu::version(&program)?, &args.needs())?;
     let start = if args.detach {
         Start::Detached
     } else {

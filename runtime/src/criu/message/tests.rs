@@ -10,7 +10,7 @@ fn dump(options: Options) -> Vec<u8> {
 fn an_option_is_written_under_its_number() {
     let own = Options::default;
     let some = |text: &str| Some(text.to_owned());
-    let cases: [(&str, Options, &[u8]); 21] = [
+    let cases: [(&str, Options, &[u8]); 22] = [
         ("nothing", own(), &[]),
         (
             "pid",
@@ -78,6 +78,14 @@ fn an_option_is_written_under_its_number() {
                 ..own()
             },
             &[0x88, 1, 4],
+        ),
+        (
+            "link_remap",
+            Options {
+                link_remap: true,
+                ..own()
+            },
+            &[0x90, 1, 1],
         ),
         (
             "ext_mnt",
