@@ -233,20 +233,8 @@ fn make(
     start: Start,
     options: Options,
 ) -> Result<(Created, Option<Relay>)> {
-    let relay = match notify::manager() {
-        None => None,
-        Some(manager) => {
-            // Any user of the container must reach the socket in it.
-            directory::make(container.dir(), NOTIFY, 0o755)?;
-            let bind = |dir: OwnedFd| Relay::bind(dir.as_fd(), manager);
-            // `start` will listen itself.
-            (start != Start::Later)
-                .then(|| directory::open_in(container.dir(), NOTIFY).map_err(Error::from))
-                .transpose()?
-                .map(bind)
-                .transpose()?
-        }
-    };
+    // `start` will listen itself.
+    let relay = make_notify(container, start != Start::Later)?;
     let gate = match start {
         Start::Later => Some(gate::make(container)?),
         Start::Detached | Start::Foreground => None,
@@ -256,6 +244,24 @@ fn make(
         parent::create(plan, container, record, gate, options)?,
         relay,
     ))
+}
+
+/// Makes the directory of the container's readiness socket, if there is a
+/// manager to be told, and the socket if this process `listens`.
+///
+/// # Errors
+/// Those of mkdir(2) and bind(2).
+pub(super) fn make_notify(container: &Locked, listens: bool) -> Result<Option<Relay>> {
+    let Some(manager) = notify::manager() else {
+        return Ok(None);
+    };
+    // Any user of the container must reach the socket in it.
+    directory::make(container.dir(), NOTIFY, 0o755)?;
+    if !listens {
+        return Ok(None);
+    }
+    let directory = directory::open_in(container.dir(), NOTIFY)?;
+    Relay::bind(directory.as_fd(), manager).map(Some)
 }
 
 /// Removes the state of a container that could not be made, and runs its

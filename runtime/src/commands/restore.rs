@@ -12,7 +12,7 @@ use crate::sys;
 use crate::timing;
 
 use super::checkpoint::{Images, STREAMS, check_version};
-use super::launch::{Prepared, Start, abandon, prepare};
+use super::launch::{Prepared, Start, abandon, make_notify, prepare};
 use super::run::clean_up;
 
 /// Restores the container and returns the exit code of its program, or 0 if it is
@@ -67,8 +67,15 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
     {
         return claimed.map(|()| 0);
     }
-    let restored = claimed.and_then(|()| restore::restore(&plan, &container, &mut record, request));
-    let restored = match restored {
+    // Who leaves at once waits for nobody: a program that was ready before does
+    // not say so again.
+    let restored = claimed
+        .and_then(|()| make_notify(&container, !args.detach))
+        .and_then(|relay| {
+            let restored = restore::restore(&plan, &container, &mut record, request)?;
+            Ok((restored, relay))
+        });
+    let (restored, relay) = match restored {
         Ok(restored) => restored,
         Err(error) => return Err(abandon(log, container, &plan, &record, error)),
     };
@@ -77,7 +84,7 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    let code = foreground.supervise(restored.pid, &restored.handle, restored.terminal, None)?;
+    let code = foreground.supervise(restored.pid, &restored.handle, restored.terminal, relay)?;
     clean_up(log, container, &record, &plan.hooks).context(|| "delete")?;
     Ok(code)
 }
