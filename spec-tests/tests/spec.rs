@@ -40,6 +40,8 @@ mod lifecycle;
 mod namespaces;
 #[path = "cases/network.rs"]
 mod network;
+#[path = "cases/notify.rs"]
+mod notify;
 #[path = "cases/process.rs"]
 mod process;
 #[path = "cases/resctrl.rs"]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         &[
             ("lifecycle", lifecycle::CASES),
             ("run", run::CASES),
+            ("notify", notify::CASES),
             ("console", console::CASES),
             ("exec", exec::CASES),
             ("process", process::CASES),

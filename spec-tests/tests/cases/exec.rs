@@ -553,6 +553,20 @@ pub(crate) const CASES: &[Case] = &[
         "runc",
         "copies stdio by pipes and waits until the orphan closes them",
     )]),
+    Case::kernel("--pidfd-socket sends a pidfd of the process", |t| {
+        let container = t.start(&paused(t));
+        let receiver = Receiver::new(&t.directory.join("pidfd.sock"));
+        let file = t.directory.join("pid");
+        let flags = ["-d", "--pidfd-socket", text(&receiver.path)];
+        let flags = [&flags[..], &["--pid-file", text(&file)]].concat();
+        container.probe(&flags, &["pause"]).ok();
+        let (_, fd) = receiver.receive();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).expect("fdinfo");
+        let pid = fs::read_to_string(file).expect("a pid file");
+        assert!(info.contains(&format!("Pid:\t{pid}\n")), "{info}");
+    })
+    .except(&[("runc", "1.2 brought the option")]),
 ];
 
 fn paused(t: &Test) -> Bundle {
