@@ -39,6 +39,8 @@ pub enum Needs {
     /// systemd as the machine's first process, and the v2 view (`hack/vm
     /// --systemd` starts one); in `hack/vm --systemd-v1` the hybrid one.
     Systemd,
+    /// The same with the criu of `hack/vm`.
+    SystemdCriu,
     /// The same with a user 7000 who has a systemd and a bus of his own.
     UserSystemd,
     /// A machine that the case may change, with a cgroup2 that holds the
@@ -183,13 +185,17 @@ impl Case {
         match (self.needs, view) {
             (Needs::V1, "v2") => meant("view v2: no v1 hierarchy is mounted"),
             (Needs::V2Limits, "v1" | "hybrid") => meant("only the v2 view reads v2 files"),
-            (Needs::Systemd, "v1") => meant("only where systemd put the cgroups"),
+            (Needs::Systemd | Needs::SystemdCriu, "v1") => {
+                meant("only where systemd put the cgroups")
+            }
             (Needs::V2, "v1") => meant("view v1: no cgroup2 is mounted"),
             (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, "v1" | "hybrid") => {
                 meant("only in the v2 view")
             }
             (Needs::Systemd, "hybrid") if !in_vm() => meant("only in the v2 view, or in hack/vm"),
-            (Needs::Systemd | Needs::UserSystemd, _) if in_vm() && !has_systemd() => {
+            (Needs::Systemd | Needs::SystemdCriu | Needs::UserSystemd, _)
+                if in_vm() && !has_systemd() =>
+            {
                 meant("only in a machine that booted systemd: hack/vm --systemd")
             }
             (Needs::TmpfsIdmap, _) if kernel() < (6, 3) => {
@@ -198,12 +204,14 @@ impl Case {
             (Needs::Limits | Needs::V2Limits, "v2") if !v2_controllers() => {
                 lacking("view v2: cgroup2 has no controllers here")
             }
-            (Needs::Systemd, _) if !has_systemd() => lacking("systemd does not run here"),
+            (Needs::Criu | Needs::SystemdCriu, _) if !in_vm() => {
+                lacking("Debian's criu is too old for this kernel: only in hack/vm")
+            }
+            (Needs::Systemd | Needs::SystemdCriu, _) if !has_systemd() => {
+                lacking("systemd does not run here")
+            }
             (Needs::Vm | Needs::AppArmor | Needs::UserSystemd, _) if !in_vm() => {
                 lacking("only in hack/vm")
-            }
-            (Needs::Criu, _) if !in_vm() => {
-                lacking("Debian's criu is too old for this kernel: only in hack/vm")
             }
             (Needs::UserSystemd, _) if !Path::new("/run/user/7000/bus").exists() => {
                 lacking("no user has a systemd here")

@@ -16,6 +16,8 @@ mod cgroup_v2;
 mod cgroups;
 #[path = "cases/checkpoint.rs"]
 mod checkpoint;
+#[path = "cases/checkpoint_flags.rs"]
+mod checkpoint_flags;
 #[path = "cases/console.rs"]
 mod console;
 #[path = "cases/exec.rs"]
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
             ("seccomp", seccomp::CASES),
             ("faults", faults::CASES),
             ("checkpoint", checkpoint::CASES),
+            ("checkpoint flags", checkpoint_flags::CASES),
             ("bad_config", bad_config::CASES),
             ("safety", safety::CASES),
             ("attacks", attacks::CASES),

@@ -237,6 +237,7 @@ fn run(words: &[&str]) -> Option<Value> {
             set.wait().expect("sigwait");
             std::process::exit(code.parse().expect("an exit code"));
         }
+        ["tell", path] => tell(path),
         ["clock", name] => clock(name),
         // Fails where more is open.
         ["stdio-only"] => std::process::exit(i32::from(descriptors().len() > 3)),
@@ -458,6 +459,19 @@ fn notify(text: &str) -> Value {
     let sent = std::os::unix::net::UnixDatagram::unbound()
         .and_then(|socket| socket.send_to(text.as_bytes(), path));
     io_result(sent.map(|_| ()))
+}
+
+/// Counts into a datagram socket, until that is gone.
+fn tell(path: &str) -> Value {
+    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    socket.connect(path).expect("a peer");
+    for number in 1_u64.. {
+        if let Err(error) = socket.send(number.to_string().as_bytes()) {
+            return failure(&error);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    Value::Null
 }
 
 fn clock(name: &str) -> Value {

@@ -277,14 +277,14 @@ fn untouched(fake: &Path) {
 }
 
 /// A profile in the kernel, for as long as the case runs.
-struct Profile {
-    name: String,
+pub(crate) struct Profile {
+    pub(crate) name: String,
     path: PathBuf,
 }
 
 impl Profile {
     /// One that forbids to read /data/secret, and nothing else.
-    fn load(t: &Test) -> Profile {
+    pub(crate) fn load(t: &Test) -> Profile {
         let name = t.id();
         let path = t.directory.join(format!("{name}.apparmor"));
         let rules = "file, capability, network, mount, umount, pivot_root, signal, ptrace, unix,";

@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use spec_tests::bundle::push;
 use spec_tests::runtime::{Container, Outcome, text, wait_until};
 use spec_tests::terminal::{Receiver, Terminal};
 use spec_tests::{Bundle, Case, Needs, Test};
+
+use crate::notify::Manager;
 
 pub(crate) const CASES: &[Case] = &[
     runc(
@@ -222,6 +225,106 @@ pub(crate) const CASES: &[Case] = &[
             end(&container);
         },
     ),
+    Case::kernel(
+        "an exec is in the time namespace that criu has made for it",
+        |t| {
+            let bundle = counting(t);
+            let heard = start(t, &bundle, &["run", "-d"]);
+            let container = t.adopt(&bundle.id);
+            heard.wait_for("1");
+            let ours = fs::read_link("/proc/self/ns/time").expect("readlink");
+            assert_eq!(time_of_exec(&container), ours);
+            save(t, &container, &[]).ok();
+            restore(t, &bundle, &[]).wait_for(&(heard.last() + 1).to_string());
+            let path = format!("/proc/{}/ns/time", container.pid());
+            let theirs = fs::read_link(path).expect("readlink");
+            assert_ne!(theirs, ours, "criu makes none any more");
+            assert_eq!(time_of_exec(&container), theirs);
+            end(&container);
+        },
+    )
+    .needs(Needs::Criu)
+    .except(&[("runc", "1.2 brought it")]),
+    runc(
+        "mount points that are missing are made, nested ones too",
+        |t| {
+            let host = t.directory.join("host");
+            let bundle = counting(t)
+                .mount("/memory", "tmpfs", "tmpfs", &["nosuid"])
+                .mount("/host", "bind", text(&host), &["bind"])
+                .mount("/host/below/deep", "tmpfs", "tmpfs", &[])
+                .mount("/host/bound", "bind", text(&host), &["bind"])
+                .mount("/memory/host", "bind", text(&host), &["bind"]);
+            fs::create_dir(&host).expect("mkdir");
+            let heard = start(t, &bundle, &["run", "-d"]);
+            let container = t.adopt(&bundle.id);
+            heard.wait_for("1");
+            save(t, &container, &[]).ok();
+            // As in a fresh copy of the image, on a fresh host.
+            for path in ["memory", "host", "proc", "sys", "dev"] {
+                let path = bundle.rootfs().join(path);
+                fs::remove_dir_all(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            }
+            fs::remove_dir_all(&host).expect("rm");
+            fs::create_dir(&host).expect("mkdir");
+            restore(t, &bundle, &[]).wait_for(&(heard.last() + 1).to_string());
+            fs::write(host.join("new"), "new").expect("write");
+            for path in ["/host/new", "/host/bound/new", "/memory/host/new"] {
+                let read = container.probe(&[], &["read", path]).answer();
+                assert_eq!(read, json!({ "text": "new" }), "{path}");
+            }
+            let deep = container.probe(&[], &["create", "/host/below/deep/it", "is"]);
+            assert_eq!(deep.answer(), json!({ "ok": true }));
+            assert!(
+                !host.join("below/deep/it").exists(),
+                "a filesystem of its own"
+            );
+            end(&container);
+        },
+    ),
+    Case::kernel(
+        "readiness is told by a container that is restored in the foreground",
+        |t| {
+            let manager = Manager::new(t);
+            let bundle = Bundle::new(t).probe(&[
+                "notify", "READY=1", ";", "await", "15", ";", "notify", "READY=1", ";", "pause",
+            ]);
+            let container = t.adopt(&bundle.id);
+            let mut command = t.command(&["run", "-d", "-b", text(&bundle.path), &bundle.id]);
+            manager.starts(&mut command);
+            std::thread::scope(|scope| {
+                let running = scope.spawn(|| listen(command));
+                for word in ["READY", "MAINPID", "BARRIER"] {
+                    let (said, _) = manager.hears();
+                    assert!(said.starts_with(word), "{said}");
+                }
+                let heard = running.join().expect("run");
+                wait_until("it waits", || heard.text().contains("ready"));
+            });
+            save(t, &container, &[]).ok();
+            let images = images(t);
+            let mut args = vec!["restore", "--bundle", text(&bundle.path)];
+            args.extend(["--image-path", text(&images), &bundle.id]);
+            let running = t.spawn(manager.starts(&mut t.command(&args)));
+            until_running(t, &bundle);
+            container.kill("TERM").ok();
+            assert_eq!(manager.hears().0, "READY=1\n");
+            assert_eq!(manager.hears().0, format!("MAINPID={}\n", running.pid()));
+            container.kill("KILL").ok();
+            assert_eq!(running.wait().code, 137);
+            // Who leaves at once waits for nobody.
+            let mut args = vec!["restore", "-d", "--bundle", text(&bundle.path)];
+            args.extend(["--image-path", text(&images), &bundle.id]);
+            listen({
+                let mut command = t.command(&args);
+                manager.starts(&mut command);
+                command
+            });
+            end(&container);
+        },
+    )
+    .needs(Needs::Criu)
+    .except(&[("runc", "passes nothing on")]),
     runc("in the foreground restore ends with the program", |t| {
         let bundle = Bundle::new(t).shell(&format!("{COUNT_TO_STOP}; exit 7"));
         let heard = start(t, &bundle, &["run", "-d"]);
@@ -232,11 +335,7 @@ pub(crate) const CASES: &[Case] = &[
         let images = images(t);
         args.extend([text(&images), &bundle.id]);
         let running = t.spawn(&mut t.command(&args));
-        wait_until("it runs", || {
-            t.call(&["state", &bundle.id])
-                .stdout
-                .contains("\"running\"")
-        });
+        until_running(t, &bundle);
         fs::write(bundle.rootfs().join("stop"), "").expect("write");
         assert_eq!(running.wait().code, 7);
         assert!(!t.call(&["list", "-q"]).ok().stdout.contains(&bundle.id));
@@ -378,13 +477,23 @@ pub(crate) const CASES: &[Case] = &[
                     "invalid value \"hard\"",
                 ),
                 (&["--empty-ns", "net"], "namespace \"net\" is not supported"),
+                (&["--empty-ns", "pid"], "namespace \"pid\" is not supported"),
                 (&["--page-server", "here"], "ADDRESS:PORT"),
+                (&["--page-server", "::1:27"], "ADDRESS:PORT"),
                 (&["--page-server", "here:0"], "invalid port number"),
                 (&["--parent-path", "/abs"], "--parent-path must be relative"),
                 (&["--parent-path", "../none"], "is no directory"),
                 (
                     &["--lazy-pages", "--status-fd", "99"],
                     "descriptor 99 is not open",
+                ),
+                (
+                    &["--lazy-pages", "--status-fd", "0"],
+                    "descriptor 0 is not open for writing",
+                ),
+                (
+                    &["--network-lock", "skip"],
+                    "--network-lock skip requires at least criu 3.19, this is 3.17",
                 ),
             ] {
                 save(t, &container, flags).fails(1, &[words]);
@@ -394,35 +503,65 @@ pub(crate) const CASES: &[Case] = &[
     )
     .needs(Needs::Criu)
     .except(&[("runc", "other words")]),
+    runc("without --lazy-pages --status-fd means nothing", |t| {
+        let bundle = counting(t);
+        let heard = start(t, &bundle, &["run", "-d"]);
+        let container = t.adopt(&bundle.id);
+        heard.wait_for("1");
+        for fd in ["-1", "99"] {
+            save(t, &container, &["--leave-running", "--status-fd", fd]).ok();
+        }
+        end(&container);
+    }),
+    Case::kernel("a joined cgroup namespace can't be restored", |t| {
+        let bundle = counting(t);
+        let heard = start(t, &bundle, &["run", "-d"]);
+        let container = t.adopt(&bundle.id);
+        heard.wait_for("1");
+        save(t, &container, &[]).ok();
+        let bundle = bundle.with(|config| {
+            let cgroup = json!({ "type": "cgroup", "path": "/proc/1/ns/cgroup" });
+            push(&mut config["linux"]["namespaces"], cgroup);
+        });
+        let images = images(t);
+        let mut args = vec!["restore", "-d", "--bundle", text(&bundle.path)];
+        args.extend(["--image-path", text(&images), &bundle.id]);
+        t.call(&args)
+            .fails(1, &["criu can't restore into a joined cgroup namespace"]);
+        assert!(!t.call(&["list", "-q"]).ok().stdout.contains(&bundle.id));
+    })
+    .needs(Needs::Criu)
+    .except(&[("runc", "in other words")]),
 ];
 
 /// A case for criu that runc answers, too.
-const fn runc(name: &'static str, run: fn(&Test)) -> Case {
+pub(crate) const fn runc(name: &'static str, run: fn(&Test)) -> Case {
     Case::runc(name, run).needs(Needs::Criu)
 }
 
 /// Counts aloud until it is killed.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; /bin/busybox usleep 50000; done";
+pub(crate) const COUNT: &str =
+    "i=0; while :; do i=$((i+1)); echo $i; /bin/busybox usleep 50000; done";
 /// Counts aloud until there is a file `/stop`.
-const COUNT_TO_STOP: &str =
+pub(crate) const COUNT_TO_STOP: &str =
     "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; /bin/busybox usleep 50000; done";
 
 /// What `Test::cgroup` calls the hierarchy of this controller.
-fn hierarchy(t: &Test, controller: &'static str) -> &'static str {
+pub(crate) fn hierarchy(t: &Test, controller: &'static str) -> &'static str {
     if t.view == "v2" { "" } else { controller }
 }
 
-fn counting(t: &Test) -> Bundle {
+pub(crate) fn counting(t: &Test) -> Bundle {
     Bundle::new(t).shell(COUNT)
 }
 
-fn images(t: &Test) -> PathBuf {
+pub(crate) fn images(t: &Test) -> PathBuf {
     t.directory.join("images")
 }
 
 /// Writes the container to the case's images.
 #[track_caller]
-fn save(t: &Test, container: &Container<'_>, flags: &[&str]) -> Outcome {
+pub(crate) fn save(t: &Test, container: &Container<'_>, flags: &[&str]) -> Outcome {
     let images = images(t);
     let mut args = vec!["checkpoint", "--image-path", text(&images)];
     args.extend(flags);
@@ -432,7 +571,7 @@ fn save(t: &Test, container: &Container<'_>, flags: &[&str]) -> Outcome {
 
 /// Restores the bundle's container from the case's images.
 #[track_caller]
-fn restore(t: &Test, bundle: &Bundle, flags: &[&str]) -> Heard {
+pub(crate) fn restore(t: &Test, bundle: &Bundle, flags: &[&str]) -> Heard {
     let images = images(t);
     let mut verb = vec!["restore", "-d", "--image-path", text(&images)];
     verb.extend(flags);
@@ -441,7 +580,7 @@ fn restore(t: &Test, bundle: &Bundle, flags: &[&str]) -> Heard {
 
 /// Calls the runtime for this bundle with a pipe for output, which must succeed.
 #[track_caller]
-fn start(t: &Test, bundle: &Bundle, verb: &[&str]) -> Heard {
+pub(crate) fn start(t: &Test, bundle: &Bundle, verb: &[&str]) -> Heard {
     let mut args = verb.to_vec();
     args.extend(["--bundle", text(&bundle.path), &bundle.id]);
     listen(t.command(&args))
@@ -449,7 +588,7 @@ fn start(t: &Test, bundle: &Bundle, verb: &[&str]) -> Heard {
 
 /// Runs the command with one pipe for both outputs, which must succeed.
 #[track_caller]
-fn listen(mut command: Command) -> Heard {
+pub(crate) fn listen(mut command: Command) -> Heard {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let heard = Heard::default();
     let said = heard.0.clone();
@@ -470,7 +609,24 @@ fn listen(mut command: Command) -> Heard {
     heard
 }
 
-fn end(container: &Container<'_>) {
+/// Waits until a restore in the foreground is through.
+pub(crate) fn until_running(t: &Test, bundle: &Bundle) {
+    wait_until("it runs", || {
+        t.call(&["state", &bundle.id])
+            .stdout
+            .contains("\"running\"")
+    });
+}
+
+/// The time namespace of a process that is executed in the container.
+fn time_of_exec(container: &Container<'_>) -> PathBuf {
+    let answer = container
+        .probe(&[], &["link", "/proc/self/ns/time"])
+        .answer();
+    PathBuf::from(answer["target"].as_str().expect("a link"))
+}
+
+pub(crate) fn end(container: &Container<'_>) {
     container.kill("KILL").ok();
     container.wait_status("stopped");
     container.delete().ok();
@@ -478,10 +634,10 @@ fn end(container: &Container<'_>) {
 
 /// What came through a pipe.
 #[derive(Default)]
-struct Heard(Arc<Mutex<String>>);
+pub(crate) struct Heard(Arc<Mutex<String>>);
 
 impl Heard {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.lock().expect("a lock").clone()
     }
 
@@ -492,16 +648,16 @@ impl Heard {
         whole.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         *self.numbers().first().expect("a number")
     }
 
-    fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         *self.numbers().last().expect("a number")
     }
 
     #[track_caller]
-    fn wait_for(&self, number: &str) {
+    pub(crate) fn wait_for(&self, number: &str) {
         let number: u64 = number.parse().expect("a number");
         wait_until("it counts", || self.numbers().contains(&number));
     }

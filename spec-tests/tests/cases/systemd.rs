@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use spec_tests::runtime::{Container, Outcome, text, wait_until};
 use spec_tests::{Bundle, Case, Needs, Test};
 
+use crate::checkpoint::{self, counting};
+
 pub(crate) const CASES: &[Case] = &[
     runc("the container is a scope in its slice", |t| {
         let bundle = scope(t, "system.slice");
@@ -422,6 +424,37 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(owner(&directory.join("memory.max")), 0);
         end(&container);
     }),
+    Case::runc("a checkpoint is restored into a scope of its own", |t| {
+        let path = |bundle: &Bundle| format!("system.slice:spec:{}", bundle.id);
+        let bundle = counting(t);
+        let path = path(&bundle);
+        let bundle = bundle.with(|config| {
+            config["linux"]["cgroupsPath"] = json!(path);
+            config["linux"]["resources"]["pids"] = json!({ "limit": 17 });
+        });
+        let heard = checkpoint::start(t, &bundle, &["--systemd-cgroup", "run", "-d"]);
+        let container = t.adopt(&bundle.id);
+        heard.wait_for("1");
+        let images = checkpoint::images(t);
+        let image_path = ["--image-path", text(&images)];
+        let saved = [
+            &["--systemd-cgroup", "checkpoint"],
+            &image_path[..],
+            &[&bundle.id],
+        ];
+        t.call(&saved.concat()).ok();
+        nothing_left(t, &bundle);
+        let restored = [&["--systemd-cgroup", "restore", "-d"], &image_path[..]];
+        let again = checkpoint::start(t, &bundle, &restored.concat());
+        again.wait_for(&(heard.last() + 1).to_string());
+        let unit = unit(&bundle);
+        assert_eq!(own_cgroup(container.pid()), format!("/system.slice/{unit}"));
+        assert_eq!(property(&unit, "ActiveState"), "active");
+        assert_eq!(knob(&container, "pids.max"), "17");
+        end(&container);
+        nothing_left(t, &bundle);
+    })
+    .needs(Needs::SystemdCriu),
 ];
 
 /// A case about what systemd is told, which runc 1.1.5 does otherwise or not.
