@@ -35,6 +35,9 @@ mod seccomp;
 #[path = "conformance/table.rs"]
 mod table;
 
+// By its name in the target `spec`, where a case of checkpoints stands on it.
+#[path = "cases/notify.rs"]
+mod notify;
 // The target `spec` has cases of the engines' contracts already.
 #[path = "cases/cgroups.rs"]
 mod spec_cgroups;
@@ -83,6 +86,7 @@ const OTHERS: &[(&str, &[Case])] = &[
     ("host faults", spec_host_faults::CASES),
     ("faults", spec_faults::CASES),
     ("checkpoint", spec_checkpoint::CASES),
+    ("notify", notify::CASES),
 ];
 
 fn main() -> ExitCode {

@@ -93,14 +93,16 @@ impl Root {
     pub fn create(&mut self, id: &ContainerId) -> Result<Locked> {
         let path = self.path.join(id.as_str());
         let root = self.make()?;
+        // Another command may find the new directory first, even before it has its
+        // mode: it finds no record and leaves, or it is `delete --force` and removes
+        // it.
+        let lost = || Error::new(Kind::NotFound, "container was deleted while it was created");
         match directory::make(root, id.as_str(), mode()) {
             Ok(()) => {}
             Err(error) if error.errno() == Errno::EEXIST => return Err(taken()),
+            Err(error) if error.errno() == Errno::ENOENT => return Err(lost()),
             Err(error) => return Err(error.into()),
         }
-        // Another command may lock the new directory first: it finds no
-        // record and leaves, or it is `delete --force` and removes it.
-        let lost = || Error::new(Kind::NotFound, "container was deleted while it was created");
         let dir = directory::open_in(root, id.as_str()).map_err(|error| match error.errno() {
             Errno::ENOENT => lost(),
             _ => error.into(),
