@@ -2,9 +2,7 @@
 //! writes, descriptors that it hands on, sockets.
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use spec_tests::runtime::text;
@@ -584,45 +582,6 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     Case::kernel(
-        "NOTIFY_SOCKET: who does not stay tells READY=1 and the pid, and waits at a barrier",
-        |t| {
-            let bundle = Bundle::new(t).probe(&["notify", "STATUS=x\nREADY=1", ";", "pause"]);
-            let manager = Manager::new(&t.directory.join("notify.sock"));
-            let detached = ["run", "--detach", "-b", text(&bundle.path), &bundle.id];
-            let mut running = t.spawn(t.command(&detached).env("NOTIFY_SOCKET", &manager.path));
-            let container = t.adopt(&bundle.id);
-            assert_eq!(manager.next().0, "READY=1\n");
-            let (main, none) = manager.next();
-            assert_eq!(main, format!("MAINPID={}\n", container.pid()));
-            assert!(none.is_none());
-            let (barrier, descriptor) = manager.next();
-            assert_eq!(barrier, "BARRIER=1");
-            let descriptor = descriptor.expect("the descriptor of the barrier");
-            assert!(running.is_running(), "it does not wait for the manager");
-            drop(descriptor);
-            running.wait().ok();
-            assert_eq!(container.status(), "running");
-        },
-    )
-    .except(&[("runc", "1.1.5 sends no barrier")]),
-    Case::kernel("NOTIFY_SOCKET: create and start tell it, too", |t| {
-        let bundle = Bundle::new(t).probe(&["notify", "READY=1", ";", "pause"]);
-        let manager = Manager::new(&t.directory.join("notify.sock"));
-        let create = ["create", "-b", text(&bundle.path), &bundle.id];
-        let mut create = t.command(&create);
-        t.spawn(create.env("NOTIFY_SOCKET", &manager.path))
-            .wait()
-            .ok();
-        let container = t.adopt(&bundle.id);
-        let mut start = t.command(&["start", &bundle.id]);
-        let running = t.spawn(start.env("NOTIFY_SOCKET", &manager.path));
-        assert_eq!(manager.next().0, "READY=1\n");
-        assert_eq!(manager.next().0, format!("MAINPID={}\n", container.pid()));
-        drop(manager.next());
-        running.wait().ok();
-    })
-    .except(&[("runc", "1.1.5 sends no barrier")]),
-    Case::kernel(
         "--pidfd-socket sends a pidfd of the container's init",
         |t| {
             let bundle = Bundle::new(t).probe(&["pause"]);
@@ -701,27 +660,6 @@ pub(crate) const CASES: &[Case] = &[
     })
     .except(&[("runc", "has no plan")]),
 ];
-
-/// A service manager that listens for notifications.
-struct Manager {
-    socket: UnixDatagram,
-    path: PathBuf,
-}
-
-impl Manager {
-    fn new(path: &Path) -> Manager {
-        let socket = UnixDatagram::bind(path).expect("bind");
-        let path = path.to_owned();
-        Manager { socket, path }
-    }
-
-    /// The next message, and the descriptor that came with it.
-    #[track_caller]
-    fn next(&self) -> (String, Option<OwnedFd>) {
-        let (bytes, descriptor) = spec_tests::terminal::message(&self.socket);
-        (String::from_utf8_lossy(&bytes).into_owned(), descriptor)
-    }
-}
 
 fn plan(t: &Test) {
     let bundle = Bundle::new(t).with(|config| {
