@@ -83,6 +83,12 @@ pub enum Defence {
     WholeIds,
     /// The helpers that map ids are found by fixed paths.
     FixedHelpers,
+    /// Sources of bind mounts are opened where the kernel has locked them.
+    LockedSources,
+    /// A cgroup with somebody in it is not taken over.
+    UnusedCgroup,
+    /// The command line of who enters is not shown.
+    HiddenArguments,
     /// The shim's socket is its user's alone, by its mode.
     PrivateSocket,
     /// The shim serves its own user alone, by the peer's id.

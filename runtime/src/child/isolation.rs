@@ -46,7 +46,9 @@ pub fn guard(dumpable: bool) -> Result<()> {
 /// container would read what `exec --env` was given. Where the kernel can't (built
 /// without `CONFIG_CHECKPOINT_RESTORE`), it stays.
 pub fn hide_arguments() {
-    let _ = executable::forget_arguments();
+    if !Defence::HiddenArguments.is_out() {
+        let _ = executable::forget_arguments();
+    }
 }
 
 /// Closes every descriptor from 3 on but those of `keep`.
