@@ -13,6 +13,7 @@
 //! The child is born in our pid namespace, so nobody in the container can see
 //! it unless they share that.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,9 +38,16 @@ use crate::sys::{self, descriptors, file};
 /// A source that can't be opened, whatever the child met; then nothing is
 /// left of what was mounted.
 pub fn perform(planned: HotMounts, init: Handle, cgroup: &Cgroup) -> Result<()> {
+    let mut locked = match planned.user_namespace {
+        true => sources::open_locked(&planned.add, &init)?,
+        false => BTreeMap::new(),
+    };
     let mut add = Vec::new();
-    for mount in planned.add {
-        let tree = open_source(&mount).context(|| mount.phrase())?;
+    for (at, mount) in planned.add.into_iter().enumerate() {
+        let tree = match locked.remove(&at) {
+            Some(tree) => Some(tree),
+            None => open_source(&mount).context(|| mount.phrase())?,
+        };
         add.push((mount, tree));
     }
     let work = Work {

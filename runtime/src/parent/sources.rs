@@ -11,6 +11,8 @@
 //! made writable, nor can what it covers be uncovered, and it is at most a slave of
 //! the host's (mount_namespaces(7)). A tree from the host's namespace has no locks.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,7 +33,7 @@ use crate::sys::handle::Handle;
 use crate::sys::mount::{self, Change};
 use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Forked};
-use crate::sys::{descriptors, file};
+use crate::sys::{credentials, descriptors, file, namespace};
 
 /// Opens the sources that `child` can't open, in its mount namespace, and hands
 /// them to it: by a process that goes there and ends.
@@ -47,22 +49,115 @@ pub(super) fn hand_over(rootfs: &Rootfs, child: &Newborn) -> Result<()> {
 /// # Errors
 /// As for [`hand_over`].
 pub fn hand_over_to(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
+    in_a_process(|| open_all(rootfs, child, channel), || Ok(()))
+}
+
+/// Opens the sources of those of `mounts` that are binds, for a container that runs
+/// in the user namespace of `init`: in a copy of our mount namespace that belongs to
+/// it. Trees in nobody's peer group, by their places in `mounts`.
+///
+/// # Errors
+/// As for [`open_private`].
+pub(super) fn open_locked(mounts: &[Mount], init: &Handle) -> Result<BTreeMap<usize, OwnedFd>> {
+    let keeper = Keeper::start(init)?;
+    let (ours, theirs) = channel::pair()?;
+    // Each of the two processes has it.
+    let ours = Cell::new(Some(ours));
+    let opened = in_a_process(
+        || {
+            if !Defence::LockedSources.is_out() {
+                keeper.process.enter(CloneFlags::CLONE_NEWNS)?;
+            }
+            let Some(channel) = ours.take() else {
+                return Ok(());
+            };
+            for (at, one) in mounts.iter().enumerate() {
+                if matches!(one.what, What::Bind { .. }) {
+                    let tree = open_private(one).context(|| one.phrase())?;
+                    channel.source(at, tree.as_fd())?;
+                }
+            }
+            channel.go_on()
+        },
+        || {
+            // Only the other process can say more.
+            drop(ours.take());
+            theirs.until_sources()
+        },
+    );
+    keeper.end()?;
+    Ok(opened?.unwrap_or_default())
+}
+
+/// Somebody in a user namespace with a copy of our mount namespace.
+struct Keeper {
+    process: Handle,
+    /// Open as long as it shall live.
+    life: OwnedFd,
+}
+
+impl Keeper {
+    /// # Errors
+    /// `EPERM` without the rights over the user namespace of `init`.
+    fn start(init: &Handle) -> Result<Self> {
+        let (ready, told) = descriptors::pipe()?;
+        let (wait, life) = descriptors::pipe()?;
+        let Forked::Parent(_, process) = process::fork(&process::Clone::default())? else {
+            drop((ready, life));
+            let entered = init
+                .enter(CloneFlags::CLONE_NEWUSER)
+                .and_then(|()| credentials::set_dumpable(false))
+                .and_then(|()| namespace::unshare(CloneFlags::CLONE_NEWNS));
+            let text =
+                entered.map_or_else(|error| channel::encode_error(&error.into()), |()| vec![]);
+            let _ = descriptors::write_all(told.as_fd(), &text);
+            drop(told);
+            // The end of the pipe comes when the parent is done, or dead.
+            let _ = descriptors::read(wait.as_fd(), &mut [0]);
+            process::exit_now(0);
+        };
+        drop((told, wait));
+        let keeper = Self { process, life };
+        let mut text = Vec::new();
+        let read = File::from(ready).read_to_end(&mut text).map(drop);
+        crate::sys::call(read, || "read(pipe)".to_owned())?;
+        if text.is_empty() {
+            return Ok(keeper);
+        }
+        keeper.end()?;
+        Err(channel::decode_error(&text)).context(|| "enter the container's user namespace")
+    }
+
+    fn end(self) -> Result<()> {
+        drop(self.life);
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+/// Does `work` in a process of its own, whose error comes back, and `meanwhile` in
+/// this one.
+fn in_a_process<T>(
+    work: impl FnOnce() -> Result<()>,
+    meanwhile: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let (answer, theirs) = descriptors::pipe()?;
     let Forked::Parent(_, helper) = process::fork(&process::Clone::default())? else {
         drop(answer);
-        if let Err(error) = open_all(rootfs, child, channel) {
+        if let Err(error) = work() {
             let _ = descriptors::write_all(theirs.as_fd(), &channel::encode_error(&error));
         }
         process::exit_now(0);
     };
     drop(theirs);
+    let done = meanwhile();
     let mut text = Vec::new();
     let read = File::from(answer).read_to_end(&mut text).map(drop);
     let ended = helper.wait()?;
     crate::sys::call(read, || "read(pipe)".to_owned())?;
     match ended {
         _ if !text.is_empty() => Err(channel::decode_error(&text)),
-        process::Ended::Exited(0) => Ok(()),
+        process::Ended::Exited(0) => done,
         ended => {
             let text = format!("the process that opens mount sources ended by {ended}");
             Err(Error::new(Kind::System, text))

@@ -64,6 +64,33 @@ pub(crate) const CASES: &[Case] = &[
         },
     ),
     Case::kernel(
+        "a mount that comes to a running container of a user namespace stays as read-only as it came",
+        |t| {
+            let source = tmpfs(t, "source");
+            mount(&["-o", "remount,ro,nosuid,nodev,noexec", text(&source)]);
+            let list = t.directory.join("mounts.json");
+            let options = ["rbind", "ro", "nosuid", "nodev", "noexec"];
+            let one = json!([{ "destination": "/data", "source": text(&source), "options": options }]);
+            fs::write(&list, one.to_string()).expect("write");
+            let script = "read line; busybox mount -o remount,bind,rw /data 2>/dev/null; echo $?; \
+                busybox sleep 1000";
+            let fifo = t.directory.join("fifo");
+            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+            fs::set_permissions(&fifo, fs::Permissions::from_mode(0o666)).expect("chmod");
+            let bundle = administrator(t, &script.replace("read line", "read line </tmp/fifo"))
+                .mount("/tmp/fifo", "bind", text(&fifo), &["bind"]);
+            let container = t.start(&bundle);
+            let outcome = t.call(&["mounts", "add", &container.id, text(&list)]);
+            fs::write(&fifo, "go\n").expect("write");
+            container.wait_for("\n");
+            let said = container.stdout();
+            unmount(&source);
+            outcome.ok();
+            assert_eq!(said, "1\n");
+        },
+    )
+    .except(&[("runc", "has no such command"), ("crun", "1.8.1 has no such command")]),
+    Case::kernel(
         "a cgroup with processes below it is somebody else's: refused, and nobody is killed",
         |t| {
             let id = t.id();
