@@ -247,40 +247,44 @@ impl Handle {
     /// # Errors
     /// `EINVAL` for a namespace that it is in already, `EPERM` without the right.
     pub fn enter(&self, flags: CloneFlags) -> Result<()> {
+        if let Held::Pidfd(fd) = &self.held {
+            match namespace::setns(fd.as_fd(), flags) {
+                // Until Linux 5.8.
+                Err(error) if error.errno() == Errno::EINVAL => {}
+                entered => return entered,
+            }
+        }
+        // All of them first: behind the first there may be no procfs.
+        for (file, flag) in self.open_namespaces(flags)? {
+            namespace::setns(file.as_fd(), flag)?;
+        }
+        Ok(())
+    }
+
+    /// Opens its namespaces that `flags` says, for another process to enter them.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended, `EACCES` without the right to look into it.
+    pub fn open_namespaces(&self, flags: CloneFlags) -> Result<Vec<(OwnedFd, CloneFlags)>> {
         let opened;
         let directory = match &self.held {
             Held::Directory(directory) => directory,
-            held => {
-                let entered = match held {
-                    Held::Pidfd(fd) => namespace::setns(fd.as_fd(), flags),
-                    _ => Err(Error::new("setns()", Errno::EINVAL)),
-                };
-                match entered {
-                    // Until Linux 5.8.
-                    Err(error) if error.errno() == Errno::EINVAL => {}
-                    entered => return entered,
-                }
+            _ => {
                 opened = open_directory(self.number()?)?;
                 // Only now: if it still lives, the number was its all the time.
                 self.signal(0)?;
                 &opened
             }
         };
-        // All of them first: behind the first there may be no procfs.
-        let mut namespaces = Vec::new();
-        for (flag, name) in NAMESPACES {
-            if flags.contains(flag) {
-                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-                let file = nix::fcntl::openat(directory, name, flags, Mode::empty());
-                let number = directory.as_raw_fd();
-                let file = call(file, || format!("openat([{number}]</proc/PID>, {name:?})"))?;
-                namespaces.push((file, flag));
-            }
-        }
-        for (file, flag) in namespaces {
-            namespace::setns(file.as_fd(), flag)?;
-        }
-        Ok(())
+        let wanted = NAMESPACES.iter().filter(|(flag, _)| flags.contains(*flag));
+        let open = |(flag, name): &(CloneFlags, &str)| {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let file = nix::fcntl::openat(directory, *name, flags, Mode::empty());
+            let number = directory.as_raw_fd();
+            let file = call(file, || format!("openat([{number}]</proc/PID>, {name:?})"))?;
+            Ok((file, *flag))
+        };
+        wanted.map(open).collect()
     }
 
     /// Its number, while it is not reaped.

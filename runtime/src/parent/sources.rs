@@ -33,7 +33,7 @@ use crate::sys::handle::Handle;
 use crate::sys::mount::{self, Change};
 use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Forked};
-use crate::sys::{credentials, descriptors, file, namespace};
+use crate::sys::{self, credentials, descriptors, file, namespace};
 
 /// Opens the sources that `child` can't open, in its mount namespace, and hands
 /// them to it: by a process that goes there and ends.
@@ -49,7 +49,13 @@ pub(super) fn hand_over(rootfs: &Rootfs, child: &Newborn) -> Result<()> {
 /// # Errors
 /// As for [`hand_over`].
 pub fn hand_over_to(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
-    in_a_process(|| open_all(rootfs, child, channel), || Ok(()))
+    let flag = CloneFlags::CLONE_NEWNS;
+    let namespace = match child.open_namespaces(flag) {
+        // Without root's rights nothing is open to us that is not to the child.
+        Err(error) if is_denied(&error) && !rootfs.has_idmaps() => return Ok(()),
+        opened => opened.context(|| "open the container's mount namespace")?,
+    };
+    in_a_process(|| open_all(rootfs, &namespace, channel), || Ok(()))
 }
 
 /// Opens the sources of those of `mounts` that are binds, for a container that runs
@@ -60,14 +66,13 @@ pub fn hand_over_to(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Res
 /// As for [`open_private`].
 pub(super) fn open_locked(mounts: &[Mount], init: &Handle) -> Result<BTreeMap<usize, OwnedFd>> {
     let keeper = Keeper::start(init)?;
+    let namespace = keeper.process.open_namespaces(CloneFlags::CLONE_NEWNS)?;
     let (ours, theirs) = channel::pair()?;
     // Each of the two processes has it.
     let ours = Cell::new(Some(ours));
     let opened = in_a_process(
         || {
-            if !Defence::LockedSources.is_out() {
-                keeper.process.enter(CloneFlags::CLONE_NEWNS)?;
-            }
+            enter(&namespace)?;
             let Some(channel) = ours.take() else {
                 return Ok(());
             };
@@ -89,6 +94,21 @@ pub(super) fn open_locked(mounts: &[Mount], init: &Handle) -> Result<BTreeMap<us
     Ok(opened?.unwrap_or_default())
 }
 
+/// Enters the namespace that the parent has opened: a handle may be good in the
+/// process alone that has it.
+fn enter(namespace: &[(OwnedFd, CloneFlags)]) -> sys::Result<()> {
+    if Defence::LockedSources.is_out() {
+        return Ok(());
+    }
+    let mut files = namespace.iter();
+    files.try_for_each(|(file, flag)| namespace::setns(file.as_fd(), *flag))
+}
+
+/// Whether a failure is for want of rights.
+fn is_denied(error: &sys::Error) -> bool {
+    matches!(error.errno(), Errno::EPERM | Errno::EACCES)
+}
+
 /// Somebody in a user namespace with a copy of our mount namespace.
 struct Keeper {
     process: Handle,
@@ -100,12 +120,13 @@ impl Keeper {
     /// # Errors
     /// `EPERM` without the rights over the user namespace of `init`.
     fn start(init: &Handle) -> Result<Self> {
+        let user = init.open_namespaces(CloneFlags::CLONE_NEWUSER)?;
         let (ready, told) = descriptors::pipe()?;
         let (wait, life) = descriptors::pipe()?;
         let Forked::Parent(_, process) = process::fork(&process::Clone::default())? else {
             drop((ready, life));
-            let entered = init
-                .enter(CloneFlags::CLONE_NEWUSER)
+            let entered = (user.iter())
+                .try_for_each(|(file, flag)| namespace::setns(file.as_fd(), *flag))
                 .and_then(|()| credentials::set_dumpable(false))
                 .and_then(|()| namespace::unshare(CloneFlags::CLONE_NEWNS));
             let text =
@@ -120,7 +141,7 @@ impl Keeper {
         let keeper = Self { process, life };
         let mut text = Vec::new();
         let read = File::from(ready).read_to_end(&mut text).map(drop);
-        crate::sys::call(read, || "read(pipe)".to_owned())?;
+        sys::call(read, || "read(pipe)".to_owned())?;
         if text.is_empty() {
             return Ok(keeper);
         }
@@ -154,7 +175,7 @@ fn in_a_process<T>(
     let mut text = Vec::new();
     let read = File::from(answer).read_to_end(&mut text).map(drop);
     let ended = helper.wait()?;
-    crate::sys::call(read, || "read(pipe)".to_owned())?;
+    sys::call(read, || "read(pipe)".to_owned())?;
     match ended {
         _ if !text.is_empty() => Err(channel::decode_error(&text)),
         process::Ended::Exited(0) => done,
@@ -166,15 +187,14 @@ fn in_a_process<T>(
 }
 
 /// The helper's part.
-fn open_all(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
-    let entered = match Defence::LockedSources.is_out() {
-        true => Ok(()),
-        false => child.enter(CloneFlags::CLONE_NEWNS),
-    };
-    match entered.context(|| "enter the container's mount namespace") {
-        // Without root's rights nothing is open to us that is not to the child.
-        Err(error) if error.errno() == Some(Errno::EPERM) && !rootfs.has_idmaps() => return Ok(()),
-        entered => entered?,
+fn open_all(
+    rootfs: &Rootfs,
+    namespace: &[(OwnedFd, CloneFlags)],
+    channel: &ParentEnd,
+) -> Result<()> {
+    match enter(namespace) {
+        Err(error) if is_denied(&error) && !rootfs.has_idmaps() => return Ok(()),
+        entered => entered.context(|| "enter the container's mount namespace")?,
     }
     for (at, one) in rootfs.sources() {
         // The child makes a link like it.
