@@ -21,6 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::Mutex;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
@@ -155,6 +156,9 @@ fn detached_clone(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(clone)
 }
 
+/// How often sealing is tried again.
+const SEALING_ATTEMPTS: u32 = 20;
+
 /// The binary as a sealed memfd.
 fn sealed_copy(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
     // MFD_EXEC (Linux 6.3) asks for what older kernels do anyway.
@@ -171,8 +175,16 @@ fn sealed_copy(binary: BorrowedFd<'_>) -> Result<OwnedFd> {
             length => descriptors::write_all(copy.as_fd(), &bytes[..length])?,
         }
     }
-    sys::call(fcntl(&copy, FcntlArg::F_ADD_SEALS(all_seals())), || {
-        "fcntl(F_ADD_SEALS)".to_owned()
-    })?;
+    for attempt in 0.. {
+        match fcntl(&copy, FcntlArg::F_ADD_SEALS(all_seals())) {
+            // The kernel still holds a page of it for a moment (memfd_wait_for_pins):
+            // it has waited for 150 ms by then.
+            Err(Errno::EBUSY) if attempt < SEALING_ATTEMPTS => {}
+            sealed => {
+                sys::call(sealed, || "fcntl(F_ADD_SEALS)".to_owned())?;
+                break;
+            }
+        }
+    }
     Ok(copy)
 }

@@ -100,9 +100,25 @@ pub const LOST: &[Lost] = &[
     without_a_pidfd("annotations: run.oci.pidfd_receiver gets a pidfd"),
     without_a_pidfd("annotations: run.oci.seccomp.receiver gets the listener"),
     without_a_pidfd("seccomp: NOTIFY hands its descriptor to the agent with the container's state"),
+    without_a_pidfd("exec: --pidfd-socket sends a pidfd of the process"),
+    without_a_pidfd("annotations: RUN_OCI_SECCOMP_RECEIVER gets a listener that nobody else gets"),
+    without_a_pidfd("review: rootless: the agent gets the listener of a user's container"),
+    without_a_pidfd("review: rootless: exec under a filter that notifies is refused with a hint"),
     idmapped("rootfs: a mount's mappings translate owners (idmap)"),
     idmapped(
         "rootfs: idmap=uids=..;gids=.. maps as it says, and with @ by the container's own mappings",
+    ),
+    lost(
+        "rootfs: a file system of its own is idmapped, too",
+        &["fsopen", "move_mount", "mount_setattr"],
+        ": mount",
+        "mount(2) can't map ids",
+    ),
+    lost(
+        "rootfs: a file system that can't be idmapped is refused, with the path",
+        &["fsopen", "mount_setattr"],
+        "no `invalid argument` in stderr",
+        "mount(2) can't map ids: that is said of each",
     ),
     recursive("rootfs: recursive options reach submounts: rro"),
     recursive("rootfs: recursive options: rnosuid, rnodev, rnoexec, rnoatime"),
@@ -124,6 +140,26 @@ pub const LOST: &[Lost] = &[
     ),
     hot(
         "hot_mounts: mounts remove unmounts nothing unless all are mounts",
+        &["fsopen", "move_mount"],
+    ),
+    hot(
+        "guarded_host: a mount that comes to a running container of a user namespace stays as read-only as it came",
+        &["open_tree", "move_mount", "mount_setattr"],
+    ),
+    hot(
+        "review: mounts add: a device of the container's is no source",
+        &["fsopen", "move_mount"],
+    ),
+    hot(
+        "review: mounts add: an overlay's layers are the host's",
+        &["fsopen", "move_mount"],
+    ),
+    hot(
+        "review: mounts add: a tmpfs is charged to the container's memory",
+        &["fsopen", "move_mount"],
+    ),
+    hot(
+        "review: mounts add: tmpcopyup reads no device that takes a file's place",
         &["fsopen", "move_mount"],
     ),
     lost(
