@@ -72,7 +72,8 @@ fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result
     };
     match init.open()? {
         Some(process) => relay.wait(&process, init.pid),
-        None => Ok(()),
+        // It has ended, but may have said so before.
+        None => relay.pass(init.pid).map(drop),
     }
 }
 
