@@ -100,7 +100,12 @@ pub const LOST: &[Lost] = &[
     without_a_pidfd("annotations: run.oci.pidfd_receiver gets a pidfd"),
     without_a_pidfd("annotations: run.oci.seccomp.receiver gets the listener"),
     without_a_pidfd("seccomp: NOTIFY hands its descriptor to the agent with the container's state"),
-    without_a_pidfd("exec: --pidfd-socket sends a pidfd of the process"),
+    lost(
+        "exec: --pidfd-socket sends a pidfd of the process",
+        &["pidfd_open"],
+        "pidfd_open(): function not implemented before Linux 5.3",
+        "the process is the child of another, and clone3 gave that one the pidfd",
+    ),
     without_a_pidfd("annotations: RUN_OCI_SECCOMP_RECEIVER gets a listener that nobody else gets"),
     without_a_pidfd("review: rootless: the agent gets the listener of a user's container"),
     without_a_pidfd("review: rootless: exec under a filter that notifies is refused with a hint"),

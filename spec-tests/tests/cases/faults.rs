@@ -84,6 +84,7 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     )
+    .needs(Needs::Limits)
     .except(WHY),
     Case::kernel(
         "a create whose call fails succeeds or leaves nothing",
@@ -151,6 +152,7 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     )
+    .needs(Needs::Limits)
     .except(WHY),
 ];
 
