@@ -97,6 +97,10 @@ impl NetworkControllers {
         if test.view != "v1" {
             test.does_not_apply("only the directory of the view v1 is the tests' own");
         }
+        // Engines beside us would take it for one that they have to join.
+        if test.rounds(1, 0) == 0 && test.hierarchy("net_prio").is_none() {
+            test.does_not_apply("the machine has them for that time: with --full alone");
+        }
         let controllers = fs::read_to_string("/proc/cgroups").expect("/proc/cgroups");
         if !controllers.contains("net_prio") {
             test.does_not_apply("the kernel has no net_prio");
