@@ -256,6 +256,34 @@ impl Systemd {
         self.property(asked).map(drop)
     }
 
+    /// The microseconds that a quota of CPU time of the unit is for, or will be
+    /// once there is one; `None` if nobody has said.
+    ///
+    /// Until there is a quota the kernel's file doesn't tell: systemd writes the
+    /// default period there whenever it gets to it.
+    ///
+    /// # Errors
+    /// There is no such unit, or no answer.
+    pub fn cpu_period(&mut self, unit: &str) -> Result<Option<u64>> {
+        let doing = || format!("ask for the CPU period of the unit {unit:?}");
+        let kind = match unit.ends_with(".slice") {
+            true => "org.freedesktop.systemd1.Slice",
+            false => "org.freedesktop.systemd1.Scope",
+        };
+        self.connection.begin();
+        let call = self.call("GetUnit", &[Value::text(unit)])?;
+        let answer = self.connection.reply(call).context(doing)?;
+        let Some(Value::ObjectPath(path)) = answer.arguments.into_iter().next() else {
+            return Err(Error::new(Kind::System, "the answer names no unit")).context(doing);
+        };
+        let call = self.ask(&path, kind, "CPUQuotaPeriodUSec")?;
+        match self.value(call).context(doing)? {
+            Value::Uint64(u64::MAX) => Ok(None),
+            Value::Uint64(period) => Ok(Some(period)),
+            other => Err(unexpected(&other)).context(doing),
+        }
+    }
+
     /// Lets systemd move a process into the unit, which an unprivileged caller
     /// may not do from outside of what is delegated to it.
     ///
@@ -352,26 +380,36 @@ impl Systemd {
     }
 
     fn ask_property(&mut self, name: &str) -> Result<u32> {
+        self.ask(PATH, MANAGER, name)
+    }
+
+    /// Asks for a property of an object.
+    fn ask(&mut self, path: &str, interface: &str, name: &str) -> Result<u32> {
         let destination = self.connection.is_bus().then_some(NAME);
         self.connection.send(&Call {
             destination,
-            path: PATH,
+            path,
             interface: "org.freedesktop.DBus.Properties",
             member: "Get",
-            arguments: &[Value::text(MANAGER), Value::text(name)],
+            arguments: &[Value::text(interface), Value::text(name)],
         })
     }
 
-    /// The text that a property has.
+    /// The text that a property of the manager has.
     fn property(&mut self, call: u32) -> Result<String> {
         let doing = || "ask systemd about itself";
-        let answer = self.connection.reply(call).context(doing)?;
+        match self.value(call).context(doing)? {
+            Value::String(text) => Ok(text),
+            other => Err(unexpected(&other)).context(doing),
+        }
+    }
+
+    /// The value that was asked for.
+    fn value(&mut self, call: u32) -> Result<Value, Failure> {
+        let answer = self.connection.reply(call)?;
         match answer.arguments.into_iter().next() {
-            Some(Value::Variant(value)) => match *value {
-                Value::String(text) => Ok(text),
-                other => Err(unexpected(&other)).context(doing),
-            },
-            _ => Err(Error::new(Kind::System, "an empty answer")).context(doing),
+            Some(Value::Variant(value)) => Ok(*value),
+            _ => Err(Error::new(Kind::System, "an empty answer").into()),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Some limits of config.json are one file on v2 (`cpu.max` holds quota and
 //! period), or are counted from another (swap from memory). An update that
 //! names one of such a pair keeps the other as it is, and as it is only the
-//! kernel knows: it is asked, and nothing is remembered from one update to the
-//! next.
+//! kernel knows, or systemd where it rules: they are asked, and nothing is
+//! remembered from one update to the next.
 
 use super::Cgroup;
 use super::hierarchy::Mode;
@@ -25,14 +25,23 @@ pub struct NewRules<'a> {
 
 impl Cgroup {
     /// Adds to `resources` what it leaves as it is and still depends on.
-    #[must_use]
-    pub fn complete(&self, resources: Resources) -> Resources {
-        let v2 = match self.unified() {
-            Some(v2) if self.dirfd().is_some() => v2,
+    ///
+    /// # Errors
+    /// systemd is asked and doesn't answer.
+    pub fn complete(&self, mut resources: Resources) -> Result<Resources> {
+        if let (Some(unit), Some(cpu)) = (&self.unit, &mut resources.cpu)
+            && cpu.quota.is_some_and(given)
+            && cpu.period.is_none_or(|period| period == 0)
+        {
+            cpu.period = Systemd::connect(unit.instance)?.cpu_period(&unit.unit)?;
+        }
+        Ok(match self.unified() {
+            Some(v2) if self.dirfd().is_some() => {
+                complete(resources, |file| v2.directory.read(file).ok())
+            }
             // v1 has a file for each.
-            _ => return resources,
-        };
-        complete(resources, |file| v2.directory.read(file).ok())
+            _ => resources,
+        })
     }
 
     /// Makes all of the changes or none: after a failure the old values are
@@ -148,7 +157,6 @@ impl Cgroup {
 
 /// [`Cgroup::complete`] with the text of v2's files.
 fn complete(mut resources: Resources, read: impl Fn(&str) -> Option<String>) -> Resources {
-    let given = |value: i64| value != 0;
     if let Some(cpu) = &mut resources.cpu {
         let (quota, period) = (
             cpu.quota.filter(|v| given(*v)),
@@ -182,6 +190,11 @@ fn complete(mut resources: Resources, read: impl Fn(&str) -> Option<String>) -> 
         }
     }
     resources
+}
+
+/// In config.json 0 leaves a limit as it is.
+fn given(value: i64) -> bool {
+    value != 0
 }
 
 /// A number of v2's in config.json's words.

@@ -52,7 +52,7 @@ fn update_cgroup(
     cgroup: &Cgroup,
     resources: Resources,
 ) -> Result<()> {
-    let mut resources = cgroup.complete(resources);
+    let mut resources = cgroup.complete(resources)?;
     let mut before = Before::new(container, &record.updated);
     check_as_before(&mut resources, &mut before)?;
     let limits = limits(&resources, &Hierarchies::read()?)?;

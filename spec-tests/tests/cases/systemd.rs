@@ -305,14 +305,17 @@ pub(crate) const CASES: &[Case] = &[
             });
             let container = start(t, &bundle);
             let unit = unit(&bundle);
-            // Without a quota there is nothing that it is the period of: systemd's reload
-            // writes the default one.
             assert_eq!(property(&unit, "CPUQuotaPeriodUSec"), "50ms");
             assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "infinity");
             let flag = |flag: &str, value: &str| {
                 t.call(&["update", flag, value, &container.id]).ok();
             };
+            // Without a quota there is nothing that it is the period of: systemd writes
+            // the default one into the kernel's file when it gets to it, at the latest
+            // when it reloads, and remembers the one it was told.
+            systemctl(&["daemon-reload"]);
             flag("--cpu-quota", "30000");
+            assert_eq!(knob(&container, "cpu.max"), "30000 50000");
             assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "600ms");
             flag("--cpu-period", "60000");
             assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "500ms");
