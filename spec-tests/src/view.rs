@@ -5,6 +5,8 @@
 //! which is checked, and the mounts go with it.
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -84,6 +86,7 @@ pub fn private(directories: &[&str]) {
 #[derive(Debug)]
 pub struct NetworkControllers {
     prefix: String,
+    ours: bool,
 }
 
 const NETWORK: &str = "/sys/fs/cgroup/net_cls,net_prio";
@@ -107,27 +110,56 @@ impl NetworkControllers {
         }
         let prefix = test.prefix.clone();
         // Of a machine that mounts them, the view has them.
-        if test.hierarchy("net_prio").is_none() {
+        let ours = test.hierarchy("net_prio").is_none();
+        if ours {
             unshare(CloneFlags::CLONE_NEWNS).expect("unshare");
             mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).expect("private");
             fs::create_dir_all(NETWORK).expect("mkdir");
             let (cgroup, options) = (Some("cgroup"), Some("net_cls,net_prio"));
             mount(cgroup, NETWORK, cgroup, MsFlags::empty(), options).expect("net_cls,net_prio");
         }
-        NetworkControllers { prefix }
+        NetworkControllers { prefix, ours }
     }
 }
 
 impl Drop for NetworkControllers {
     fn drop(&mut self) {
         let left = leftovers::cgroups(&self.prefix);
-        let _ = umount2(NETWORK, MntFlags::MNT_DETACH);
-        let _ = fs::remove_dir(NETWORK);
+        if self.ours {
+            empty(Path::new(NETWORK));
+            // The kernel ends a hierarchy with its last mount, if none of its cgroups is
+            // still on its way out.
+            let begin = Instant::now();
+            while cgroups_of("net_prio") > 1 && begin.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = umount2(NETWORK, MntFlags::MNT_DETACH);
+            let _ = fs::remove_dir(NETWORK);
+        }
         assert!(
             left.is_empty() || std::thread::panicking(),
             "left behind: {left:?}"
         );
     }
+}
+
+/// Removes the cgroups below `directory` in which nobody is.
+fn empty(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            empty(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// How many cgroups are in the hierarchy of a controller.
+fn cgroups_of(controller: &str) -> u32 {
+    let text = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let mut lines = text.lines().map(|line| line.split_whitespace());
+    let mut line = lines.find(|line| line.clone().next() == Some(controller));
+    let count = line.as_mut().and_then(|line| line.nth(2));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// The v1 hierarchies of the machine: directory name and mount options. Those that are
