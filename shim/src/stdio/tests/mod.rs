@@ -69,7 +69,12 @@ impl Drop for Folder {
     }
 }
 
+/// One at a time: what one test starts would hold, until its execve, the ends that
+/// another waits for.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn on_runtime<F: Future<Output = ()>>(test: F) {
+    let _turn = lock(&ONE_AT_A_TIME);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -625,7 +630,8 @@ fn a_disk_with_room_again_is_written_again() {
             logged().last().unwrap(),
             "stdout of \"web\": 68928 bytes after byte 131072 were dropped; the output goes on"
         );
-        nix::mount::umount(&folder.0).unwrap();
+        // Not busy: a process that another test is about to execute has our files.
+        nix::mount::umount2(&folder.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
 }
 
@@ -719,13 +725,14 @@ async fn ends_with(child: &mut std::process::Child, stdio: &super::Stdio) {
 
 /// Does the runtime's part: makes a terminal, sends its master, runs a shell.
 fn send_terminal(socket: &Path, script: &str) -> std::process::Child {
-    let pty = nix::pty::openpty(None, None).unwrap();
-    for fd in [&pty.master, &pty.slave] {
-        descriptors::set_close_on_exec(fd.as_fd(), true).unwrap();
-    }
+    // Close-on-exec from the first: a process of another test would keep it open.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = nix::pty::posix_openpt(flags).unwrap();
+    nix::pty::unlockpt(&master).unwrap();
+    let peer = terminal::open_peer(master.as_fd()).unwrap();
     let stream = descriptors::connect_stream(socket).unwrap();
-    descriptors::send(stream.as_fd(), b"/dev/ptmx", &[pty.master.as_fd()]).unwrap();
-    let other = || Std::from(pty.slave.try_clone().unwrap());
+    descriptors::send(stream.as_fd(), b"/dev/ptmx", &[master.as_fd()]).unwrap();
+    let other = || Std::from(peer.try_clone().unwrap());
     let wait_for_size = format!("while [ \"$(stty size)\" = '0 0' ]; do :; done; {script}");
     Command::new("setsid")
         .args(["-c", "sh", "-c", &wait_for_size])
