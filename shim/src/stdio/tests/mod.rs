@@ -86,6 +86,27 @@ fn on_runtime<F: Future<Output = ()>>(test: F) {
     });
 }
 
+/// The stdio of a process whose other ends are in `folder`.
+async fn open_stdio(request: &Request, folder: &Folder) -> (Ends, super::Stdio) {
+    let opened = open(request, &folder.place(&Reaper::default())).await;
+    opened.unwrap()
+}
+
+/// The stdio of a process with a terminal of so many rows and columns, and the
+/// socket that waits for it.
+async fn open_terminal(
+    request: &Request,
+    folder: &Folder,
+    (rows, columns): (u16, u16),
+) -> (PathBuf, super::Stdio) {
+    let (ends, stdio) = open_stdio(request, folder).await;
+    let Ends::Console { socket } = ends else {
+        panic!("no socket")
+    };
+    stdio.resize(Size { rows, columns }).unwrap();
+    (socket, stdio)
+}
+
 /// A shell with these ends, as the runtime would start it.
 fn shell(script: &str, ends: Ends) -> std::process::Child {
     let Ends::Pipes {
@@ -176,9 +197,7 @@ fn fifos_carry_input_and_outputs_and_their_ends() {
             terminal: false,
         };
         let (out, err) = (open_reader(&request.stdout), open_reader(&request.stderr));
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("cat; echo end >&2", ends);
         stdio.connect().await.unwrap();
         for word in ["one ", "two"] {
@@ -213,18 +232,7 @@ fn a_terminal_is_taken_sized_and_copied_both_ways() {
             terminal: true,
         };
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
-        let Ends::Console { socket } = ends else {
-            panic!("no socket")
-        };
-        stdio
-            .resize(Size {
-                rows: 7,
-                columns: 77,
-            })
-            .unwrap();
+        let (socket, mut stdio) = open_terminal(&request, &folder, (7, 77)).await;
         let mut child = send_terminal(&socket, "stty size; read word; echo got $word");
         stdio.connect().await.unwrap();
         assert!(!socket.parent().unwrap().exists());
@@ -251,18 +259,7 @@ fn a_terminal_whose_input_ends_is_hung_up_and_loses_nothing() {
             ..folder.stdout(folder.fifo("out"))
         };
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
-        let Ends::Console { socket } = ends else {
-            panic!("no socket")
-        };
-        stdio
-            .resize(Size {
-                rows: 1,
-                columns: 1,
-            })
-            .unwrap();
+        let (socket, mut stdio) = open_terminal(&request, &folder, (1, 1)).await;
         let mut child = send_terminal(&socket, "echo before; while :; do sleep 0.1; done");
         stdio.connect().await.unwrap();
         assert_eq!(read_some(&out, 8).await, b"before\r\n");
@@ -284,18 +281,7 @@ fn a_raw_terminal_is_carried_byte_by_byte() {
             ..folder.stdout(folder.fifo("out"))
         };
         let reader = compare_with_seq(&request.stdout, 1_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
-        let Ends::Console { socket } = ends else {
-            panic!("no socket")
-        };
-        stdio
-            .resize(Size {
-                rows: 1,
-                columns: 1,
-            })
-            .unwrap();
+        let (socket, mut stdio) = open_terminal(&request, &folder, (1, 1)).await;
         let mut child = send_terminal(&socket, "stty raw; seq 1000000");
         stdio.connect().await.unwrap();
         tokio::join!(stop_and_go(reader), ends_with(&mut child, &stdio));
@@ -313,18 +299,7 @@ fn a_terminal_that_is_closed_and_opened_again_goes_on() {
             ..folder.stdout(folder.fifo("out"))
         };
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
-        let Ends::Console { socket } = ends else {
-            panic!("no socket")
-        };
-        stdio
-            .resize(Size {
-                rows: 1,
-                columns: 1,
-            })
-            .unwrap();
+        let (socket, mut stdio) = open_terminal(&request, &folder, (1, 1)).await;
         let script = "t=$(tty); echo one; exec <&- >&- 2>&-; sleep 0.4; echo two >$t";
         let mut child = send_terminal(&socket, script);
         stdio.connect().await.unwrap();
@@ -342,9 +317,7 @@ fn a_reader_that_stops_and_goes_gets_every_byte() {
         let request = folder.stdout(folder.fifo("out"));
         // 30,000,000 lines are 259 MB.
         let reader = compare_with_seq(&request.stdout, 30_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("seq 30000000", ends);
         stdio.connect().await.unwrap();
         stop_and_go(reader).await;
@@ -365,9 +338,7 @@ fn a_large_input_arrives_whole() {
             ..folder.stdout(folder.fifo("out"))
         };
         let reader = compare_with_seq(&request.stdout, 5_000_000);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("cat", ends);
         stdio.connect().await.unwrap();
         let script = format!("seq 5000000 >{}", request.stdin);
@@ -388,9 +359,7 @@ fn a_reader_that_is_replaced_in_time_misses_nothing() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let first = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("seq 200000", ends);
         stdio.connect().await.unwrap();
         let mut bytes = read_some(&first, 300_000).await;
@@ -410,9 +379,7 @@ fn a_reader_slower_than_a_page_is_progress() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         stdio.patience = Patience::For(Duration::from_millis(800));
         let mut child = shell("seq 200000", ends);
         stdio.connect().await.unwrap();
@@ -434,9 +401,7 @@ fn without_a_reader_the_container_goes_on_and_the_gap_is_told() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         stdio.patience = Patience::For(Duration::from_millis(400));
         let mut child = shell("seq 1000000", ends);
         stdio.connect().await.unwrap();
@@ -485,9 +450,7 @@ fn what_nobody_read_before_the_close_is_counted() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("head -c 100000 /dev/zero", ends);
         stdio.connect().await.unwrap();
         while child.try_wait().unwrap().is_none() {
@@ -512,9 +475,7 @@ fn a_process_in_the_background_delays_no_longer_than_the_deadline() {
         let folder = Folder::new();
         let request = folder.stdout(folder.fifo("out"));
         let out = open_reader(&request.stdout);
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("sleep 1000 & echo $!", ends);
         stdio.connect().await.unwrap();
         assert!(child.wait().unwrap().success());
@@ -566,9 +527,7 @@ fn a_full_disk_loses_bytes_and_holds_nobody_up() {
     on_runtime(async {
         let folder = Folder::new();
         let request = folder.stdout("/dev/full".to_owned());
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let mut child = shell("head -c 1000000 /dev/zero", ends);
         stdio.connect().await.unwrap();
         stdio.drain(Duration::from_secs(5)).await;
@@ -602,9 +561,7 @@ fn a_disk_with_room_again_is_written_again() {
         small_disk(&folder.0);
         let log = folder.path("log");
         let request = folder.stdout(format!("file://{log}"));
-        let (ends, mut stdio) = open(&request, &folder.place(&Reaper::default()))
-            .await
-            .unwrap();
+        let (ends, mut stdio) = open_stdio(&request, &folder).await;
         let script = format!(
             "head -c 200000 /dev/zero; until [ -e {0} ]; do sleep 0.05; done; echo end",
             folder.path("go")
