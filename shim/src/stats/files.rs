@@ -76,32 +76,6 @@ pub(super) fn rdma(line: &str) -> Option<(&str, u32, u32)> {
     Some((device, of("hca_handle"), of("hca_object")))
 }
 
-/// The sizes of huge pages in the words of the hugetlb controller: `2MB`.
-pub(super) fn huge_page_sizes() -> Vec<String> {
-    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages");
-    let mut sizes: Vec<u64> = entries
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            let kilobytes = name.to_str()?.strip_prefix("hugepages-")?;
-            kilobytes.strip_suffix("kB")?.parse().ok()
-        })
-        .collect();
-    sizes.sort_unstable();
-    sizes.into_iter().map(huge_page_size).collect()
-}
-
-fn huge_page_size(kilobytes: u64) -> String {
-    const MEGA: u64 = 1 << 10;
-    const GIGA: u64 = 1 << 20;
-    match kilobytes {
-        GIGA.. => format!("{}GB", kilobytes / GIGA),
-        MEGA.. => format!("{}MB", kilobytes / MEGA),
-        _ => format!("{kilobytes}KB"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,19 +124,6 @@ mod tests {
             ("mlx4_0", None),
         ] {
             assert_eq!(rdma(line), expected, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn huge_pages_have_the_controllers_names() {
-        for (kilobytes, expected) in [
-            (64, "64KB"),
-            (2048, "2MB"),
-            (32_768, "32MB"),
-            (1_048_576, "1GB"),
-            (16_777_216, "16GB"),
-        ] {
-            assert_eq!(huge_page_size(kilobytes), expected, "{kilobytes}");
         }
     }
 }

@@ -5,6 +5,7 @@ use containerd_shim_protos::cgroups::metrics::{
     MemoryStat, Metrics, PidsStat, RdmaEntry, RdmaStat, Throttle,
 };
 use containerd_shim_protos::protobuf::MessageField;
+use rrun::cgroup::stats::huge_page_sizes;
 
 use super::Cgroups;
 use super::files::{self, Files};
@@ -214,10 +215,7 @@ fn hugetlb(files: &mut Files) -> Vec<HugetlbStat> {
         stat.pagesize = size;
         Some(stat)
     };
-    files::huge_page_sizes()
-        .into_iter()
-        .filter_map(&mut of)
-        .collect()
+    huge_page_sizes().into_iter().filter_map(&mut of).collect()
 }
 
 fn rdma(files: &mut Files) -> Option<RdmaStat> {

@@ -7,6 +7,7 @@ use containerd_shim_protos::cgroups_v2::metrics::{
     PidsStat, RdmaEntry, RdmaStat,
 };
 use containerd_shim_protos::protobuf::MessageField;
+use rrun::cgroup::stats::huge_page_sizes;
 
 use super::files::{self, Files};
 
@@ -195,10 +196,7 @@ fn hugetlb(files: &mut Files) -> Vec<HugeTlbStat> {
         stat.pagesize = size;
         Some(stat)
     };
-    files::huge_page_sizes()
-        .into_iter()
-        .filter_map(&mut of)
-        .collect()
+    huge_page_sizes().into_iter().filter_map(&mut of).collect()
 }
 
 fn rdma(files: &mut Files) -> Option<RdmaStat> {

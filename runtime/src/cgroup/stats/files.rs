@@ -39,7 +39,7 @@ impl Cgroup {
                 }
             }
         };
-        let sizes = page_sizes();
+        let sizes = huge_page_sizes();
         let stats = match self.dirfd() {
             Some(_) => v2(&read, &sizes),
             None => v1(&read, &sizes),
@@ -51,8 +51,10 @@ impl Cgroup {
     }
 }
 
-/// The sizes of huge pages in the words of the hugetlb controller: `2MB`.
-fn page_sizes() -> Vec<String> {
+/// The sizes of huge pages in the words of the hugetlb controller: `2MB`, the
+/// smallest first. Source: hugetlbpage.rst, cgroup-v1/hugetlb.rst of the kernel.
+#[must_use]
+pub fn huge_page_sizes() -> Vec<String> {
     let entries = std::fs::read_dir("/sys/kernel/mm/hugepages");
     let mut sizes: Vec<u64> = entries
         .into_iter()
@@ -64,10 +66,10 @@ fn page_sizes() -> Vec<String> {
         })
         .collect();
     sizes.sort_unstable();
-    sizes.into_iter().map(page_size).collect()
+    sizes.into_iter().map(huge_page_size).collect()
 }
 
-fn page_size(kilobytes: u64) -> String {
+fn huge_page_size(kilobytes: u64) -> String {
     const MEGA: u64 = 1 << 10;
     const GIGA: u64 = 1 << 20;
     match kilobytes {
@@ -602,7 +604,7 @@ mod tests {
             (32768, "32MB"),
             (1 << 20, "1GB"),
         ] {
-            assert_eq!(page_size(kilobytes), name);
+            assert_eq!(huge_page_size(kilobytes), name);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::resctrl;
+pub use files::huge_page_sizes;
 
 /// Usage and limits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
