@@ -12,7 +12,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
-use super::file::read_pseudo;
+use super::file::read_pseudo_bytes;
 use super::{Error, Result};
 
 /// `PR_SET_MM_MAP` (linux/prctl.h), since Linux 3.18 and for who may checkpoint
@@ -63,7 +63,9 @@ pub fn replace(file: BorrowedFd<'_>) -> Result<()> {
     }
     let stat = fstat(file).map_err(|errno| Error::new(format!("fstat([{number}])"), errno))?;
     let path = "/proc/self/maps";
-    let text = read_pseudo(Path::new(path))?;
+    let text = read_pseudo_bytes(Path::new(path))?;
+    // The paths, which may be no text, are not looked at.
+    let text = String::from_utf8_lossy(&text);
     let device = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
     let memory = layout(number)?;
     for mapping in mappings(&text, device, stat.st_ino) {
@@ -118,7 +120,8 @@ fn tell(memory: &MemoryMap) -> Result<()> {
 /// Where things are now (proc(5), /proc/PID/stat), and the file to be named.
 fn layout(file: i32) -> Result<MemoryMap> {
     let path = "/proc/self/stat";
-    let text = read_pseudo(Path::new(path))?;
+    let text = read_pseudo_bytes(Path::new(path))?;
+    let text = String::from_utf8_lossy(&text);
     // The name, in brackets, may hold anything; the first word behind it is
     // field 3.
     let words: Vec<&str> = text

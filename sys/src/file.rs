@@ -29,12 +29,22 @@ pub fn in_memory(name: &str) -> Result<std::fs::File> {
     Ok(fd.into())
 }
 
-/// Reads a file of procfs, sysfs or a cgroup: its size is not known before, and
-/// most fit the buffer, so there is no question for the size and no growing.
+/// [`read_pseudo_bytes`] of a file in which all is the kernel's own text: no name
+/// of a process, of a cgroup or of a mount point, which are any bytes.
 ///
 /// # Errors
 /// Those of open and read; `EILSEQ` for what is not UTF-8.
 pub fn read_pseudo(path: &Path) -> Result<String> {
+    String::from_utf8(read_pseudo_bytes(path)?)
+        .map_err(|_| Error::new(format!("read({path:?})"), Errno::EILSEQ))
+}
+
+/// Reads a file of procfs, sysfs or a cgroup: its size is not known before, and
+/// most fit the buffer, so there is no question for the size and no growing.
+///
+/// # Errors
+/// Those of open and read.
+pub fn read_pseudo_bytes(path: &Path) -> Result<Vec<u8>> {
     let describe = || format!("read({path:?})");
     let file = call(
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
@@ -44,11 +54,10 @@ pub fn read_pseudo(path: &Path) -> Result<String> {
     let mut buffer = [0_u8; 4096];
     loop {
         match call(rustix::io::read(&file, &mut buffer), describe)? {
-            0 => break,
+            0 => return Ok(text),
             length => text.extend_from_slice(&buffer[..length]),
         }
     }
-    String::from_utf8(text).map_err(|_| Error::new(describe(), Errno::EILSEQ))
 }
 
 /// What a look-up does with symbolic links.

@@ -513,8 +513,8 @@ pub struct Stat {
 /// `ENOENT` or `ESRCH` if the process is gone.
 pub fn stat(pid: Pid) -> Result<Stat> {
     let path = format!("/proc/{pid}/stat");
-    let text = super::file::read_pseudo(std::path::Path::new(&path))?;
-    parse_stat(text.as_bytes()).ok_or_else(|| Error::new(format!("read({path:?})"), Errno::EINVAL))
+    let text = super::file::read_pseudo_bytes(std::path::Path::new(&path))?;
+    parse_stat(&text).ok_or_else(|| Error::new(format!("read({path:?})"), Errno::EINVAL))
 }
 
 /// The command's name, in brackets, may hold anything, so fields are counted
@@ -630,20 +630,25 @@ mod tests {
 
     #[test]
     fn stat_is_read_from_the_last_bracket() {
-        let line = |name: &str| {
-            format!("42 ({name}) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2")
-        };
-        for name in ["sh", "a b", "x) R 9 (", ")"] {
+        let after = b") S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2";
+        for name in [&b"sh"[..], b"a b", b"x) R 9 (", b")", b"\xd0\xb6\xd0"] {
             assert_eq!(
-                parse_stat(line(name).as_bytes()),
+                parse_stat(&[b"42 (", name, after].concat()),
                 Some(Stat {
                     state: 'S',
                     start_time: 987_654
                 }),
-                "{name}"
+                "{name:?}"
             );
         }
         assert_eq!(parse_stat(b"42 (sh) S 1 2"), None);
         assert_eq!(parse_stat(b""), None);
+    }
+
+    #[test]
+    fn a_process_whose_name_is_no_text_has_a_stat() {
+        // A thread has a name of its own.
+        std::fs::write("/proc/thread-self/comm", b"\xff) S 0").unwrap();
+        assert_eq!(stat(nix::unistd::gettid()).unwrap().state, 'R');
     }
 }

@@ -243,6 +243,32 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     ),
+    Case::runc(
+        "a program whose name is cut within a letter is told, entered, stopped and deleted",
+        |t| {
+            // 15 bytes of it are the process's name (proc_pid_comm(5)).
+            const PROGRAM: &str = "bin/жжжжжжжж";
+            let bundle = Bundle::new(t).args(&[&format!("/{PROGRAM}"), "pause"]);
+            let root = bundle.rootfs();
+            fs::hard_link(root.join("bin/probe"), root.join(PROGRAM)).expect("link");
+            let container = t.start(&bundle);
+            let name = format!("/proc/{}/comm", container.pid());
+            wait_until("its execve", || {
+                let name = fs::read(&name).expect("comm");
+                String::from_utf8(name).is_err()
+            });
+            assert_eq!(container.status(), "running");
+            let listed = t.call(&["list", "-q"]).ok().stdout;
+            assert!(listed.contains(&container.id), "{listed}");
+            container.probe(&[], &["true"]).ok();
+            for change in ["pause", "resume"] {
+                t.call(&[change, &container.id]).ok();
+            }
+            container.kill("KILL").ok();
+            container.wait_status("stopped");
+            container.delete().ok();
+        },
+    ),
     Case::runc("a working directory that is made has mode 0755", |t| {
         let masks = match t.is("runc") {
             true => &[0][..],
