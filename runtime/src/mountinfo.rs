@@ -19,9 +19,16 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Reads a line; nothing if it is none.
+    /// Reads the text of a mountinfo; what is no line of it is left out. Anybody
+    /// who may mount chooses names, which are any bytes: what of them is no text
+    /// reads as U+FFFD.
     #[must_use]
-    pub fn parse(line: &str) -> Option<Self> {
+    pub fn list(mountinfo: &[u8]) -> Vec<Self> {
+        let text = String::from_utf8_lossy(mountinfo);
+        text.lines().filter_map(Self::parse).collect()
+    }
+
+    fn parse(line: &str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut mount = mount.split(' ');
         let id = mount.next()?.parse().ok()?;
@@ -39,10 +46,13 @@ impl Mount {
         })
     }
 
-    /// Whether its mount point leads to it: no mount lies on it, and none lies
-    /// over a directory on the way to it.
+    /// Whether its mount point leads to it: it is a text, no mount lies on it, and
+    /// none lies over a directory on the way to it.
     #[must_use]
     pub fn is_reachable(&self, mounts: &[Mount]) -> bool {
+        if self.point.contains(char::REPLACEMENT_CHARACTER) {
+            return false;
+        }
         let covered = mounts.iter().any(|other| {
             other.parent == self.id && other.id != self.id && other.point == self.point
         });

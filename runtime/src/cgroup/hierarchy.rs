@@ -69,7 +69,9 @@ impl Hierarchies {
     /// # Errors
     /// `/proc` can't be read.
     pub fn read() -> Result<Self> {
-        let own = read("/proc/thread-self/cgroup")?;
+        let doing = || "find the cgroup hierarchies";
+        let own = Path::new("/proc/thread-self/cgroup");
+        let own = sys::file::read_pseudo(own).context(doing)?;
         let pure_v2 =
             statfs(CONVENTION).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
         let mut found = if pure_v2 {
@@ -79,7 +81,9 @@ impl Hierarchies {
                 ..Self::default()
             }
         } else {
-            Self::parse(&read("/proc/thread-self/mountinfo")?, &own)
+            let mountinfo = Path::new("/proc/thread-self/mountinfo");
+            let mountinfo = sys::file::read_pseudo_bytes(mountinfo).context(doing)?;
+            Self::parse(&mountinfo, &own)
         };
         if found.mode() == Mode::V2
             && let Some(v2) = &found.v2
@@ -97,9 +101,9 @@ impl Hierarchies {
 
     /// Reads the text of `/proc/self/mountinfo` and `/proc/self/cgroup`.
     #[must_use]
-    pub fn parse(mountinfo: &str, own: &str) -> Self {
+    pub fn parse(mountinfo: impl AsRef<[u8]>, own: &str) -> Self {
         let own = OwnPaths::parse(own);
-        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let mounts = Mount::list(mountinfo.as_ref());
         let mut found = Self::default();
         for mount in mounts.iter().filter(|mount| is_cgroup(mount)) {
             if !mount.is_reachable(&mounts) {
@@ -170,10 +174,6 @@ fn prefer(chosen: &mut Option<Hierarchy>, candidate: Hierarchy) {
     if !chosen.as_ref().is_some_and(Hierarchy::is_conventional) {
         *chosen = Some(candidate);
     }
-}
-
-fn read(path: &str) -> Result<String> {
-    sys::file::read_pseudo(std::path::Path::new(path)).context(|| "find the cgroup hierarchies")
 }
 
 /// Our cgroup in each hierarchy, by the hierarchy's first controller.
@@ -382,9 +382,30 @@ mod tests {
                 "v2@/mnt/a b+",
             ),
         ] {
-            let found = Hierarchies::parse(&format!("{ROOT}{mounts}\n"), own);
+            let found = Hierarchies::parse(format!("{ROOT}{mounts}\n"), own);
             assert_eq!(show(&found), expected, "{name}");
             assert_eq!(found.mode(), mode, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mount_whose_name_is_no_text_hides_and_replaces_nothing() {
+        const V2: &[u8] = b"3 1 0:6 / /c rw - cgroup2 cgroup2 rw\n";
+        for (name, line, expected) in [
+            (
+                "another filesystem",
+                &b"4 1 0:7 / /m\xff rw - tmpfs x\xff rw\n"[..],
+                "v2@/c+",
+            ),
+            (
+                "the same one",
+                b"4 1 0:6 / /sys/fs/cgroup/\xff rw - cgroup2 cgroup2 rw\n",
+                "v2@/c+",
+            ),
+            ("over it", b"4 3 0:7 / /c rw - tmpfs \xff rw\n", ""),
+        ] {
+            let found = Hierarchies::parse([V2, line].concat(), "0::/\n");
+            assert_eq!(show(&found), expected, "{name}");
         }
     }
 

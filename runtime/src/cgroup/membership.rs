@@ -1,7 +1,10 @@
 //! Moving processes into the cgroup.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -192,9 +195,11 @@ fn join(directory: &Directory, pid: Pid) -> sys::Result<()> {
 /// The v2 directory in which `init` is now.
 fn beside(at: &Joined, init: Pid) -> Result<Directory> {
     let file = format!("/proc/{init}/cgroup");
-    let text = sys::call(std::fs::read_to_string(&file), || format!("read({file:?})"))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-    let path = path.unwrap_or("").trim_start_matches('/');
+    let text = sys::file::read_pseudo_bytes(Path::new(&file))?;
+    // Of any bytes: the container may have made it.
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let path = lines.find_map(|line| line.strip_prefix(b"0::/"));
+    let path = OsStr::from_bytes(path.unwrap_or_default());
     Ok(Directory::open(at.member.mount.join(path))?)
 }
 

@@ -232,7 +232,9 @@ fn freezer(record: &Record) -> Option<String> {
 /// is mounted in truth, with its name.
 fn external_mounts(plan: &Plan, pid: i32) -> Result<Vec<External>> {
     let path = format!("/proc/{pid}/mountinfo");
-    let table = sys::call(fs::read_to_string(&path), || format!("read({path:?})"))?;
+    let table = file::read_pseudo_bytes(Path::new(&path))?;
+    // What of the container's own mounts is no text is none that criu is told of.
+    let table = String::from_utf8_lossy(&table);
     let root = file::open(
         Path::new(&format!("/proc/{pid}/root")),
         OFlags::PATH | OFlags::DIRECTORY,

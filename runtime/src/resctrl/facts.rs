@@ -50,8 +50,8 @@ impl Facts {
 /// Those of reading `/proc` and `info`.
 pub fn facts() -> Result<Option<Facts>> {
     let path = Path::new("/proc/thread-self/mountinfo");
-    let text = sys::file::read_pseudo(path).context(|| "find resctrl")?;
-    let Some(mount) = mounted(&text) else {
+    let mountinfo = sys::file::read_pseudo_bytes(path).context(|| "find resctrl")?;
+    let Some(mount) = mounted(&mountinfo) else {
         return Ok(None);
     };
     let root = Directory::open(PathBuf::from(&mount.point)).context(|| "find resctrl")?;
@@ -75,8 +75,8 @@ pub fn facts() -> Result<Option<Facts>> {
 }
 
 /// The first mount of the whole of resctrl that can be reached.
-fn mounted(mountinfo: &str) -> Option<Mount> {
-    let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+fn mounted(mountinfo: &[u8]) -> Option<Mount> {
+    let mounts = Mount::list(mountinfo);
     let mut found = mounts.iter().filter(|mount| mount.filesystem == "resctrl");
     found
         .find(|mount| mount.root == "/" && mount.is_reachable(&mounts))
@@ -123,7 +123,8 @@ mod tests {
                 Some("/s"),
             ),
         ] {
-            let found = mounted(&format!("{ROOT}{lines}\n")).map(|mount| mount.point);
+            let lines = format!("{ROOT}{lines}\n");
+            let found = mounted(lines.as_bytes()).map(|mount| mount.point);
             assert_eq!(found.as_deref(), expected, "{name}");
         }
     }

@@ -2,7 +2,9 @@
 //! what the kernel does with them. Needs a machine whose controllers are on
 //! cgroup2; `hack/vm` starts one.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -170,6 +172,13 @@ pub(crate) const CASES: &[Case] = &[
             let report = container.probe(&[], &["report"]).answer();
             let text = report["cgroup"].as_str().expect("cgroup");
             assert!(text.contains("/init"), "{text}");
+            // A name of any bytes, which the container gave it.
+            let other = top.join(OsStr::from_bytes(b"\xff"));
+            fs::create_dir(&other).expect("mkdir");
+            fs::write(other.join("cgroup.procs"), container.pid().to_string()).expect("move");
+            container.probe(&["--detach"], &["pause"]).ok();
+            let inside = fs::read_to_string(other.join("cgroup.procs")).expect("processes");
+            assert_eq!(inside.lines().count(), 2, "{inside}");
         },
     ),
     v2(

@@ -1,15 +1,18 @@
 //! What a review found, each case with what went wrong before.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
@@ -18,6 +21,7 @@ use spec_tests::bundle::push;
 use spec_tests::runtime::{text, wait_until};
 use spec_tests::sys::{Before, before};
 use spec_tests::terminal::{Receiver, Terminal};
+use spec_tests::view::private;
 use spec_tests::{Bundle, Case, Needs, Test};
 
 use crate::attacks::while_swapped;
@@ -267,6 +271,19 @@ pub(crate) const CASES: &[Case] = &[
             container.kill("KILL").ok();
             container.wait_status("stopped");
             container.delete().ok();
+        },
+    ),
+    Case::runc(
+        "a mount of the host's whose name is no text is in the way of no container",
+        |t| {
+            let place = t.directory.join("mounts");
+            private(&[text(&place)]);
+            let place = place.join(OsStr::from_bytes(b"\xff"));
+            fs::create_dir(&place).expect("mkdir");
+            let none = None::<&str>;
+            let tmpfs = Some("tmpfs");
+            mount(tmpfs, &place, tmpfs, MsFlags::empty(), none).expect("mount");
+            t.run(&Bundle::new(t)).ok();
         },
     ),
     Case::runc("a working directory that is made has mode 0755", |t| {
