@@ -51,6 +51,23 @@ impl Cgroup {
         Ok(self.pids()?.is_empty())
     }
 
+    /// Waits until no process is left in it: the kernel lets go of dead ones a
+    /// moment after their end. Whether it came to that.
+    ///
+    /// # Errors
+    /// As for [`pids`](Self::pids).
+    pub fn empties(&self) -> Result<bool> {
+        /// 1, 2, 4 ms and so on, a second in all.
+        const LOOKS: u32 = 10;
+        for look in 0..LOOKS {
+            if self.is_empty()? {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(1 << look));
+        }
+        self.is_empty()
+    }
+
     /// Stops every process, and returns when all have stopped.
     ///
     /// # Errors

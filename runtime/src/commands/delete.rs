@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::cli::{Delete, Global};
@@ -13,7 +14,7 @@ use crate::log::Log;
 use crate::plan::hooks::Hooks;
 use crate::resctrl::Groups;
 use crate::spec::Spec;
-use crate::state::{ContainerId, Locked, Record, Root, Status};
+use crate::state::{ContainerId, Locked, Process, Record, Root, Status};
 use crate::timing;
 
 /// How long a killed process may take to be gone, in milliseconds: writing a
@@ -152,7 +153,7 @@ pub fn destroy(log: &Log, container: Locked, record: &Record, hooks: &Hooks) -> 
     timing::mark("kill");
     let cgroup = open_cgroup(record);
     match cgroup {
-        Ok(Some(cgroup)) => note(remove_cgroup(cgroup)),
+        Ok(Some(cgroup)) => note(remove_cgroup(log, record, cgroup)),
         Ok(None) => {}
         Err(error) => note(Err(error)),
     }
@@ -203,10 +204,35 @@ fn kill_init(record: &Record) -> Result<()> {
     ))
 }
 
-/// Kills what is left in the cgroup and removes it.
-fn remove_cgroup(cgroup: Cgroup) -> Result<()> {
-    let killed = cgroup.kill();
-    cgroup.remove().and(killed)
+/// Removes the cgroup, and kills first what the container has left in it.
+///
+/// A pid namespace of its own has ended with its first process, and with it all who
+/// were in it. Who is in the cgroup then is somebody else's, such as a container that
+/// was made later with the same `cgroupsPath`: they stay, as under runc.
+fn remove_cgroup(log: &Log, record: &Record, cgroup: Cgroup) -> Result<()> {
+    let may_leave_some = record.shares_pid_namespace || record.creating;
+    if !may_leave_some && cgroup.is_empty()? {
+        return cgroup.remove();
+    }
+    if may_leave_some || holds_init(record, &cgroup)? {
+        let killed = cgroup.kill();
+        return cgroup.remove().and(killed);
+    }
+    if cgroup.empties()? {
+        return cgroup.remove();
+    }
+    log.warn("the cgroup stays: processes are in it that are not the container's");
+    Ok(())
+}
+
+/// Whether the container's first process is in the cgroup, also one that counts as
+/// ended since its main thread has.
+fn holds_init(record: &Record, cgroup: &Cgroup) -> Result<bool> {
+    let Some(init) = record.init else {
+        return Ok(false);
+    };
+    let pid = Pid::from_raw(init.pid);
+    Ok(cgroup.pids()?.contains(&pid) && Process::now(pid).is_ok_and(|now| now == init))
 }
 
 /// The hooks of the container's config.json; none if that can't be read,

@@ -89,6 +89,41 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .needs(Needs::V1),
+    Case::runc(
+        "the cgroup of a container that has stopped is another's by then: delete leaves that alone",
+        |t| {
+            let shared = t.id();
+            let in_shared = |bundle: Bundle| {
+                bundle.with(|config| config["linux"]["cgroupsPath"] = json!(format!("/{shared}")))
+            };
+            let first = t.start(&in_shared(Bundle::new(t)).probe(&["exit", "0"]));
+            first.wait_status("stopped");
+            let second = t.start(&in_shared(Bundle::new(t)).probe(&["pause"]));
+            let hierarchy = if t.view == "v1" { "freezer" } else { "" };
+            let below = t.cgroup(hierarchy, &shared).join("below");
+            std::fs::create_dir(&below).expect("mkdir");
+            first.delete().ok();
+            assert_eq!(second.status(), "running");
+            // runc removes what is empty in it.
+            assert!(below.exists() || t.is("runc"));
+            t.call(&["state", &first.id]).fails(1, &["does not exist"]);
+            t.call(&["delete", "--force", &second.id]).ok();
+            assert!(!below.exists());
+        },
+    ),
+    Case::kernel(
+        "a container whose main thread has ended counts as stopped, and delete ends the others",
+        |t| {
+            let container = t.create(&Bundle::new(t).probe(&["end-main-thread"]));
+            let process = format!("/proc/{}/task", container.pid());
+            container.start().ok();
+            container.wait_status("stopped");
+            assert!(std::fs::read_dir(&process).is_ok());
+            container.delete().ok();
+            assert!(std::fs::read_dir(&process).is_err());
+        },
+    )
+    .except(&[("runc", "leaves them")]),
     Case::runc("the pids limit is in the file and holds", |t| {
         let bundle = Bundle::new(t)
             .probe(&["forks", "20"])
