@@ -85,8 +85,12 @@ fn check_created(container: &Locked, record: &Record) -> Result<()> {
             let text = "cannot start a container that has stopped";
             Err(Error::new(Kind::WrongState, text))
         }
-        _ => {
+        Status::Running => {
             let text = "cannot start an already running container";
+            Err(Error::new(Kind::WrongState, text))
+        }
+        status => {
+            let text = format!("cannot start a container in the {status} state");
             Err(Error::new(Kind::WrongState, text))
         }
     }

@@ -67,6 +67,15 @@ pub(crate) const CASES: &[Case] = &[
             .fails(1, &["cannot start an already running container"]);
         assert_eq!(container.status(), "running");
     }),
+    Case::runc("start of a paused container is refused as such", |t| {
+        let container = t.create(&Bundle::new(t).probe(&["pause"]));
+        t.call(&["pause", &container.id]).ok();
+        container
+            .start()
+            .fails(1, &["cannot start a container in the paused state"]);
+        t.call(&["resume", &container.id]).ok();
+        container.start().ok();
+    }),
     Case::runc("start of a stopped container is refused", |t| {
         let bundle = Bundle::new(t).probe(&["exit", "0"]);
         let container = t.start(&bundle);
