@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use rrun::cgroup::hierarchy::{Hierarchies, Mode};
 use rrun::cgroup::{Cgroup, Record, SubCgroups};
+use rrun::plan::cgroup::unit::{self, Unit};
 use rrun::plan::cgroup::{CgroupPlan, Manager, cgroup};
 use rrun::spec::Spec;
 use rrun::systemd::Facts;
@@ -377,6 +378,36 @@ fn a_cgroup_in_use_is_refused_and_untouched() {
         // Empty and thawed it may be used again.
         create(&plan).remove().unwrap();
         assert!(!first.record().members[0].directory().exists());
+    });
+}
+
+#[test]
+fn a_scope_in_use_is_refused_before_it_is_written_down() {
+    in_views(&[View::Host, View::V1, View::V2], |_| {
+        let mut plan = plan(&name(), "{}");
+        let theirs = create(&plan);
+        let sleeper = Sleeper::start();
+        theirs.attach(sleeper.pid()).unwrap();
+        let mut refusal = |unit: &str| {
+            let name = unit::Name {
+                unit: unit.to_owned(),
+                ..unit::Name::default()
+            };
+            plan.unit = Some(Unit {
+                name,
+                path: plan.members[0].path.clone(),
+                properties: Vec::new(),
+            });
+            let checked = Cgroup::check_unused(&plan);
+            checked.map_err(|error| error.to_string())
+        };
+        let error = refusal("web.scope").unwrap_err();
+        assert!(
+            error.starts_with("start the unit \"web.scope\": "),
+            "{error}"
+        );
+        // A slice is there for others, too.
+        refusal("web.slice").unwrap();
     });
 }
 

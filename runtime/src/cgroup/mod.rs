@@ -68,15 +68,17 @@ struct Joined {
 
 impl Cgroup {
     /// Sees that nobody uses the cgroup of `plan`: before it is written down as the
-    /// container's, whose `delete --force` kills all that is in it. One of a unit
-    /// is systemd's to refuse.
+    /// container's, whose `delete --force` kills all that is in it. systemd refuses
+    /// a scope that exists, but only then. A slice is there for others, too.
     ///
     /// # Errors
     /// A directory has processes in it or below, or is frozen.
     pub fn check_unused(plan: &CgroupPlan) -> Result<()> {
-        match plan.unit {
-            Some(_) => Ok(()),
+        match &plan.unit {
             None => create::check_all_unused(plan),
+            Some(unit) if unit.is_scope() => create::check_all_unused(plan)
+                .context(|| format!("start the unit {:?}", unit.name.unit)),
+            Some(_) => Ok(()),
         }
     }
 
