@@ -255,11 +255,15 @@ fn only_groups_that_go_with_the_container_are_removed_and_all_failures_told() {
         child.id().to_string()
     };
     let living = std::process::id().to_string();
+    // Of this thread, whose name is any bytes.
+    fs::write("/proc/thread-self/comm", b"\xff").unwrap();
+    let named = nix::unistd::gettid().to_string();
     for (removal, tasks, stays) in [
         (Never, None, true),
         (Always, None, false),
         (IfIdle, None, false),
         (IfIdle, Some(living.as_str()), true),
+        (IfIdle, Some(named.as_str()), true),
     ] {
         let tree = Tree::new(&[]);
         fs::create_dir(tree.0.join("web")).unwrap();

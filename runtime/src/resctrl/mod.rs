@@ -305,12 +305,16 @@ impl Groups {
             Err(error) if is_gone(&error) => return Ok(true),
             tasks => tasks.context(doing)?,
         };
-        let mut tasks = tasks.lines().filter_map(|line| line.trim().parse().ok());
-        // Who has ended is listed until somebody waits for him.
-        Ok(!tasks.any(|pid| {
-            sys::process::stat(Pid::from_raw(pid))
-                .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
-        }))
+        for pid in tasks.lines().filter_map(|line| line.trim().parse().ok()) {
+            match sys::process::stat(Pid::from_raw(pid)) {
+                // Who has ended is listed until somebody waits for him.
+                Ok(stat) if matches!(stat.state, 'Z' | 'X' | 'x') => {}
+                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ESRCH) => {}
+                Ok(_) => return Ok(false),
+                Err(error) => return Err(error).context(doing),
+            }
+        }
+        Ok(true)
     }
 
     /// The class of service.
