@@ -105,7 +105,7 @@ impl Cgroup {
         if let Some(usage) = write.not_below {
             check_usage(directory, write, usage)?;
         }
-        let written = directory.write(&write.file, &write.value);
+        let written = directory.write(&*write.file, &write.value);
         match written {
             Err(error) if error.errno() == Errno::ENOENT => {
                 self.without_file(directory, write, error)

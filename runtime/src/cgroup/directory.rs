@@ -154,7 +154,8 @@ impl Directory {
     }
 
     /// Opens a file for writing.
-    pub(super) fn open_for_writing(&self, file: &str) -> sys::Result<OwnedFd> {
+    pub(super) fn open_for_writing(&self, file: impl AsRef<Path>) -> sys::Result<OwnedFd> {
+        let file = file.as_ref();
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         call(openat(&self.fd, file, flags, Mode::empty()), || {
             format!("open({:?}, O_WRONLY)", self.path.join(file))
@@ -188,16 +189,17 @@ impl Directory {
     }
 
     /// Writes `value` with one write(2), as these files want it.
-    pub(crate) fn write(&self, file: &str, value: &str) -> sys::Result<()> {
+    pub(crate) fn write(&self, file: impl AsRef<Path>, value: &str) -> sys::Result<()> {
         self.write_each(file, [value])
     }
 
     /// Writes each of `values` with a write(2) of its own.
     pub(super) fn write_each<'value>(
         &self,
-        file: &str,
+        file: impl AsRef<Path>,
         values: impl IntoIterator<Item = &'value str>,
     ) -> sys::Result<()> {
+        let file = file.as_ref();
         let fd = self.open_for_writing(file)?;
         for value in values {
             loop {

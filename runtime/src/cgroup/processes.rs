@@ -96,6 +96,27 @@ impl Cgroup {
         thawed.context(|| "thaw the cgroup")
     }
 
+    /// Sets every process going that a freezer holds. On v1, where it does not even die
+    /// before, also those that the container has frozen itself, in cgroups below.
+    ///
+    /// # Errors
+    /// A directory can't be read or written; one that vanishes meanwhile is no error.
+    pub fn let_die(&self) -> Result<()> {
+        let Some(v1) = self.freezer_directory() else {
+            return match self.is_frozen()? {
+                true => self.thaw(),
+                false => Ok(()),
+            };
+        };
+        let file = Path::new("freezer.state");
+        thaw_v1(&v1.directory, file)
+            .and_then(|()| {
+                v1.directory
+                    .each_below(|above, name| thaw_v1(above, &Path::new(name).join(file)))
+            })
+            .context(|| "thaw the cgroup")
+    }
+
     /// Whether it is frozen, or on its way there.
     ///
     /// # Errors
@@ -126,10 +147,12 @@ impl Cgroup {
             // Since Linux 5.14; frozen ones die too.
             match v2.directory.write("cgroup.kill", "1") {
                 Ok(()) if self.dirfd().is_some() => {
-                    return match self.is_frozen()? {
-                        true => self.thaw(),
-                        false => Ok(()),
-                    };
+                    self.let_die()?;
+                    // It signals main threads alone: the others of a process
+                    // whose main thread has ended go on.
+                    if self.empties()? {
+                        return Ok(());
+                    }
                 }
                 // In a hybrid tree somebody may have left this hierarchy
                 // alone, and the v1 freezer must let the dying go.
@@ -169,11 +192,12 @@ impl Cgroup {
                 break;
             }
         }
-        if frozen && (!paused || signal == libc::SIGKILL) {
-            let thawed = self.thaw();
-            return signalled.and(thawed);
-        }
-        signalled
+        let thawed = match signal {
+            libc::SIGKILL => self.let_die(),
+            _ if frozen && !paused => self.thaw(),
+            _ => Ok(()),
+        };
+        signalled.and(thawed)
     }
 
     /// The processes of the directories that are signalled and frozen.
@@ -239,6 +263,19 @@ fn add_listed(above: &Directory, file: &Path, found: &mut BTreeSet<i32>) -> sys:
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Writes to a `freezer.state`, unless that says `THAWED`.
+fn thaw_v1(above: &Directory, file: &Path) -> sys::Result<()> {
+    let thawed = match above.read(file) {
+        Ok(state) if state.trim() == "THAWED" => Ok(()),
+        Ok(_) => above.write(file, "THAWED"),
+        Err(error) => Err(error),
+    };
+    match thawed {
+        Err(error) if is_gone(&error) => Ok(()),
+        thawed => thawed,
+    }
 }
 
 /// v1 freezes while tasks are being made, and may miss one: the state stays

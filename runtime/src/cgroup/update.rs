@@ -149,7 +149,7 @@ impl Cgroup {
         // Twice, as one file's old value may not fit another's new one.
         for write in before.iter().rev().chain(before) {
             if let Some(at) = self.controller(&write.controller) {
-                let _ = at.directory.write(&write.file, &write.value);
+                let _ = at.directory.write(&*write.file, &write.value);
             }
         }
     }

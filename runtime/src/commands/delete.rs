@@ -21,6 +21,9 @@ use crate::timing;
 /// core, or a device that does not answer, can hold it.
 const PATIENCE: u16 = 10_000;
 
+/// Between two looks, in milliseconds.
+const LOOK: u16 = 200;
+
 /// Deletes the container.
 ///
 /// # Errors
@@ -188,15 +191,16 @@ fn kill_init(record: &Record) -> Result<()> {
         Err(error) if error.errno() != Errno::ESRCH => return Err(error.into()),
         _ => {}
     }
-    // On cgroup v1 a frozen process does not even die.
-    if let Some(cgroup) = open_cgroup(record)?
-        && cgroup.is_frozen()?
-    {
-        cgroup.thaw()?;
+    let cgroup = open_cgroup(record)?;
+    let mut going = Ok(());
+    // Others of the container may freeze it once more before it has died.
+    for _ in 0..PATIENCE / LOOK {
+        going = cgroup.as_ref().map_or(Ok(()), Cgroup::let_die);
+        if init.poll_end(&[], Some(LOOK))?.0 {
+            return Ok(());
+        }
     }
-    if init.poll_end(&[], Some(PATIENCE))?.0 {
-        return Ok(());
-    }
+    going?;
     let pid = record.init.map_or(0, |init| init.pid);
     Err(Error::new(
         Kind::System,

@@ -45,9 +45,5 @@ fn signal_init(record: &Record, signal: i32) -> Result<()> {
     if record.shares_pid_namespace {
         return cgroup.kill();
     }
-    // On cgroup v1 a frozen process only dies once it is thawed.
-    if cgroup.is_frozen()? {
-        cgroup.thaw()?;
-    }
-    Ok(())
+    cgroup.let_die()
 }

@@ -114,16 +114,58 @@ pub(crate) const CASES: &[Case] = &[
     Case::kernel(
         "a container whose main thread has ended counts as stopped, and delete ends the others",
         |t| {
-            let container = t.create(&Bundle::new(t).probe(&["end-main-thread"]));
-            let process = format!("/proc/{}/task", container.pid());
-            container.start().ok();
-            container.wait_status("stopped");
-            assert!(std::fs::read_dir(&process).is_ok());
-            container.delete().ok();
-            assert!(std::fs::read_dir(&process).is_err());
+            let bundle = || Bundle::new(t).probe(&["end-main-thread"]);
+            for bundle in [bundle(), bundle().without_namespace("pid")] {
+                let container = t.create(&bundle);
+                let pid = container.pid();
+                container.start().ok();
+                container.wait_status("stopped");
+                let threads = || std::fs::read_dir(format!("/proc/{pid}/task"));
+                assert_eq!(threads().map(Iterator::count).ok(), Some(2));
+                container.delete().ok();
+                wait_until("their end", || threads().is_err());
+            }
         },
     )
     .except(&[("runc", "leaves them")]),
+    Case::kernel(
+        "a container that has frozen itself in a cgroup below dies of kill and of delete --force",
+        |t| {
+            let script = "cd /sys/fs/cgroup/freezer; busybox mkdir x; echo 1 >x/cgroup.procs; \
+                          echo FROZEN >x/freezer.state; sleep 1000";
+            for command in ["kill ID KILL", "kill --all ID KILL", "delete --force ID"] {
+                let bundle = Bundle::new(t)
+                    .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"])
+                    .shell(script);
+                let container = t.start(&bundle);
+                let id = container.id.as_str();
+                let state = t.cgroup("freezer", id).join("x/freezer.state");
+                let is_frozen =
+                    || std::fs::read_to_string(&state).is_ok_and(|state| state == "FROZEN\n");
+                wait_until("it freezes", is_frozen);
+                // What it has paused itself is not for us to resume.
+                for change in ["pause", "resume"] {
+                    t.call(&[change, id]).ok();
+                }
+                assert!(is_frozen());
+                let words: Vec<&str> = command
+                    .split(' ')
+                    .map(|word| if word == "ID" { id } else { word })
+                    .collect();
+                t.call(&words).ok();
+                if !command.starts_with("delete") {
+                    container.wait_status("stopped");
+                    container.delete().ok();
+                }
+                assert!(!t.cgroup("freezer", id).exists(), "{command}");
+            }
+        },
+    )
+    .needs(Needs::V1)
+    .except(&[(
+        "runc",
+        "it thaws the container's own cgroup alone, and fails",
+    )]),
     Case::runc("the pids limit is in the file and holds", |t| {
         let bundle = Bundle::new(t)
             .probe(&["forks", "20"])
