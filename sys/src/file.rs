@@ -54,6 +54,9 @@ pub fn read_pseudo_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut buffer = [0_u8; 4096];
     loop {
         match call(rustix::io::read(&file, &mut buffer), describe)? {
+            0 if Defence::NamesAsBytes.is_out() && std::str::from_utf8(&text).is_err() => {
+                return Err(Error::new(describe(), Errno::EILSEQ));
+            }
             0 => return Ok(text),
             length => text.extend_from_slice(&buffer[..length]),
         }

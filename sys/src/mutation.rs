@@ -73,7 +73,7 @@ pub enum Defence {
     PrivateState,
     /// A cgroup mount is as read-only as it was asked to be.
     ReadonlyCgroups,
-    /// A cgroup's name is bytes, not text.
+    /// Names of cgroups and of processes are bytes, not text.
     NamesAsBytes,
     /// What a pid file is written to first is made anew.
     NewDraft,
