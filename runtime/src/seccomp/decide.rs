@@ -64,87 +64,105 @@ struct Mention<'a> {
     multiplexed: Option<u32>,
 }
 
-/// The numbers that have an outcome of their own, ascending.
-pub(super) fn decide(profile: &Profile, arch: Arch) -> Result<Vec<(u32, Outcome)>> {
+/// What a profile says of an architecture.
+pub(super) struct Decided {
+    /// The numbers that have an outcome of their own, ascending.
+    pub(super) outcomes: Vec<(u32, Outcome)>,
+    /// The highest number that the profile names, whatever it says about it: its
+    /// author knew the syscalls up to there.
+    pub(super) newest: Option<u32>,
+}
+
+/// Resolves the rules of each syscall of an architecture.
+///
+/// # Errors
+/// Rules that contradict each other.
+pub(super) fn decide(profile: &Profile, arch: Arch) -> Result<Decided> {
     let mut mentions = Vec::with_capacity(512);
+    let mut newest = None;
     for entry in &profile.entries {
-        if entry.action == profile.default {
-            continue;
-        }
         for syscall in &entry.syscalls {
-            mentions.extend(
-                numbers(*syscall, arch).map(|(number, multiplexed)| Mention {
-                    number,
-                    entry,
-                    syscall: *syscall,
-                    multiplexed,
-                }),
-            );
+            let direct = syscall.number(arch).map(|number| (number, None));
+            for (number, multiplexed) in multiplexer(*syscall, arch).into_iter().chain(direct) {
+                newest = newest.max(Some(number));
+                if entry.action != profile.default {
+                    mentions.push(Mention {
+                        number,
+                        entry,
+                        syscall: *syscall,
+                        multiplexed,
+                    });
+                }
+            }
         }
     }
     // Stable: what has the same number stays in the profile's order.
     mentions.sort_by_key(|mention| mention.number);
-    mentions
-        .chunk_by(|a, b| a.number == b.number)
-        .map(|of_one| Ok((of_one[0].number, outcome(of_one, arch)?)))
-        .collect()
-}
-
-/// The numbers by which an architecture makes a syscall, the multiplexer's
-/// first, with the number of the call in it.
-pub(super) fn numbers(syscall: Syscall, arch: Arch) -> impl Iterator<Item = (u32, Option<u32>)> {
-    let multiplexed = (arch == Arch::X86)
-        .then(|| multiplexer(syscall.name()))
-        .flatten()
-        .and_then(|(multiplexer, call)| Some((table::number(arch, multiplexer)?, Some(call))));
-    let direct = syscall.number(arch).map(|number| (number, None));
-    multiplexed.into_iter().chain(direct)
-}
-
-/// The syscall that carries `name` on x86, and the number in it
-/// (linux/net.h, `SYS_SOCKET`...; linux/ipc.h, `SEMOP`...).
-fn multiplexer(name: &str) -> Option<(&'static str, u32)> {
-    let socket = |call| Some(("socketcall", call));
-    let ipc = |call| Some(("ipc", call));
-    match name {
-        "socket" => socket(1),
-        "bind" => socket(2),
-        "connect" => socket(3),
-        "listen" => socket(4),
-        "accept" => socket(5),
-        "getsockname" => socket(6),
-        "getpeername" => socket(7),
-        "socketpair" => socket(8),
-        "send" => socket(9),
-        "recv" => socket(10),
-        "sendto" => socket(11),
-        "recvfrom" => socket(12),
-        "shutdown" => socket(13),
-        "setsockopt" => socket(14),
-        "getsockopt" => socket(15),
-        "sendmsg" => socket(16),
-        "recvmsg" => socket(17),
-        "accept4" => socket(18),
-        "recvmmsg" => socket(19),
-        "sendmmsg" => socket(20),
-        "semop" => ipc(1),
-        "semget" => ipc(2),
-        "semctl" => ipc(3),
-        "semtimedop" => ipc(4),
-        "msgsnd" => ipc(11),
-        "msgrcv" => ipc(12),
-        "msgget" => ipc(13),
-        "msgctl" => ipc(14),
-        "shmat" => ipc(21),
-        "shmdt" => ipc(22),
-        "shmget" => ipc(23),
-        "shmctl" => ipc(24),
-        _ => None,
+    let mut outcomes = Vec::with_capacity(mentions.len());
+    for of_one in mentions.chunk_by(|a, b| a.number == b.number) {
+        outcomes.push((of_one[0].number, outcome(of_one, arch)?));
     }
+    Ok(Decided { outcomes, newest })
 }
+
+/// On x86, the number of the syscall that carries another, and the number of that in
+/// it.
+fn multiplexer(syscall: Syscall, arch: Arch) -> Option<(u32, Option<u32>)> {
+    if arch != Arch::X86 {
+        return None;
+    }
+    let name = syscall.name();
+    let at = MULTIPLEXED.binary_search_by(|(carried, ..)| (*carried).cmp(name));
+    let (_, multiplexer, call) = MULTIPLEXED[at.ok()?];
+    Some((table::number(arch, multiplexer)?, Some(call)))
+}
+
+/// The syscalls that another carries on x86, by name, and their numbers in it
+/// (linux/net.h, `SYS_SOCKET`...; linux/ipc.h, `SEMOP`...).
+const MULTIPLEXED: [(&str, &str, u32); 32] = [
+    ("accept", "socketcall", 5),
+    ("accept4", "socketcall", 18),
+    ("bind", "socketcall", 2),
+    ("connect", "socketcall", 3),
+    ("getpeername", "socketcall", 7),
+    ("getsockname", "socketcall", 6),
+    ("getsockopt", "socketcall", 15),
+    ("listen", "socketcall", 4),
+    ("msgctl", "ipc", 14),
+    ("msgget", "ipc", 13),
+    ("msgrcv", "ipc", 12),
+    ("msgsnd", "ipc", 11),
+    ("recv", "socketcall", 10),
+    ("recvfrom", "socketcall", 12),
+    ("recvmmsg", "socketcall", 19),
+    ("recvmsg", "socketcall", 17),
+    ("semctl", "ipc", 3),
+    ("semget", "ipc", 2),
+    ("semop", "ipc", 1),
+    ("semtimedop", "ipc", 4),
+    ("send", "socketcall", 9),
+    ("sendmmsg", "socketcall", 20),
+    ("sendmsg", "socketcall", 16),
+    ("sendto", "socketcall", 11),
+    ("setsockopt", "socketcall", 14),
+    ("shmat", "ipc", 21),
+    ("shmctl", "ipc", 24),
+    ("shmdt", "ipc", 22),
+    ("shmget", "ipc", 23),
+    ("shutdown", "socketcall", 13),
+    ("socket", "socketcall", 1),
+    ("socketpair", "socketcall", 8),
+];
 
 /// The outcome of one number, of which all `mentions` speak.
 fn outcome(mentions: &[Mention<'_>], arch: Arch) -> Result<Outcome> {
+    // Nearly all: the first rule has no conditions, and beats the others.
+    let Mention {
+        entry, multiplexed, ..
+    } = &mentions[0];
+    if multiplexed.is_none() && entry.alternatives.iter().any(Vec::is_empty) {
+        return Ok(Outcome::Action(entry.action));
+    }
     let mut rules = Vec::new();
     for mention in mentions {
         for conditions in &mention.entry.alternatives {
@@ -232,4 +250,14 @@ fn in_order(a: &[Test], b: &[Test]) -> Ordering {
         (Reverse(test.arg), class, value)
     };
     a.iter().map(key).cmp(b.iter().map(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_multiplexed_are_sorted_by_name() {
+        assert!(MULTIPLEXED.is_sorted_by(|a, b| a.0 < b.0));
+    }
 }

@@ -268,19 +268,21 @@ fn section(
 ) -> Result<Section> {
     let mut ranges = Ranges(Vec::with_capacity(512));
     let foreign = outcomes.action(foreign());
+    let default = outcomes.action(profile.default);
     ranges.start(0, foreign);
     for part in Arch::ALL {
         if part.audit() != arch.audit() || !profile.architectures.contains(&part) {
             continue;
         }
         let base = part.number_bits();
-        ranges.start(base, outcomes.action(profile.default));
-        for (number, outcome) in decide::decide(profile, part)? {
+        ranges.start(base, default);
+        let decided = decide::decide(profile, part)?;
+        for (number, outcome) in decided.outcomes {
             summary.count(&outcome);
             ranges.start(number, outcomes.index(outcome));
-            ranges.start(number + 1, outcomes.action(profile.default));
+            ranges.start(number + 1, default);
         }
-        if let Some(last) = newest(profile, part)
+        if let Some(last) = decided.newest
             && !profile.default.lets_through()
         {
             ranges.start(last + 1, outcomes.action(TOO_NEW));
@@ -291,23 +293,11 @@ fn section(
     }
     // A tracer skips a syscall by making its number -1; the filter runs again
     // then, and libseccomp gives it the default action.
-    ranges.start(u32::MAX, outcomes.action(profile.default));
+    ranges.start(u32::MAX, default);
     Ok(Section {
         audit: arch.audit(),
         ranges: ranges.0,
     })
-}
-
-/// The highest number that the profile names, whatever it says about it: its
-/// author knew the syscalls up to there.
-fn newest(profile: &Profile, arch: Arch) -> Option<u32> {
-    profile
-        .entries
-        .iter()
-        .flat_map(|entry| &entry.syscalls)
-        .flat_map(|syscall| decide::numbers(*syscall, arch))
-        .map(|(number, _)| number)
-        .max()
 }
 
 impl Summary {

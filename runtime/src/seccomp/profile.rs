@@ -142,6 +142,7 @@ fn entry(
         return Err(Error::config(path("names"), "is empty"));
     }
     let mut syscalls = Vec::with_capacity(written.names.len());
+    let mut at = 0;
     for (name_index, name) in written.names.iter().enumerate() {
         let name_path = || path(&format!("names[{name_index}]"));
         match name.as_str() {
@@ -155,7 +156,7 @@ fn entry(
             }
             _ => {}
         }
-        match Syscall::find(name) {
+        match Syscall::find_behind(name, &mut at) {
             Some(syscall) => syscalls.push(syscall),
             None => unknown.push(name.clone()),
         }

@@ -45,6 +45,23 @@ impl Syscall {
         found.ok().map(|at| Self(&SYSCALLS[at]))
     }
 
+    /// [`find`](Self::find), first among those that follow `at`, where the last one was
+    /// found: the names of most profiles are sorted.
+    pub(super) fn find_behind(name: &str, at: &mut usize) -> Option<Self> {
+        /// What a profile leaves out at once, mostly.
+        const NEAR: usize = 4;
+        let near = SYSCALLS.iter().skip(*at).take(NEAR);
+        let near = near.enumerate().find(|(_, entry)| entry.name == name);
+        let found = match near {
+            Some((steps, _)) => *at + steps,
+            None => SYSCALLS
+                .binary_search_by(|entry| entry.name.cmp(name))
+                .ok()?,
+        };
+        *at = found + 1;
+        Some(Self(&SYSCALLS[found]))
+    }
+
     /// Its number as seccomp_data shows it, x32's bit included.
     pub(super) fn number(self, arch: Arch) -> Option<u32> {
         match self.0.numbers[arch as usize] {
