@@ -163,6 +163,28 @@ pub(crate) const CASES: &[Case] = &[
     })
     .needs(Needs::Systemd)
     .except(&[("runc", "1.1.5 joins the unit that it finds")]),
+    Case::kernel(
+        "a scope that is another container's by then is not ended by delete",
+        |t| {
+            let first = scope(t, "system.slice").probe(&["exit", "0"]);
+            let stopped = start(t, &first);
+            stopped.wait_status("stopped");
+            wait_until("systemd lets go of it", || {
+                property(&unit(&first), "LoadState") == "not-found"
+            });
+            let path = first.config()["linux"]["cgroupsPath"].clone();
+            let second = Bundle::new(t).probe(&["pause"]).with(|config| {
+                config["linux"]["cgroupsPath"] = path;
+            });
+            let container = start(t, &second);
+            stopped.delete().ok();
+            assert_eq!(container.status(), "running");
+            assert_eq!(property(&unit(&first), "ActiveState"), "active");
+            end(&container);
+        },
+    )
+    .needs(Needs::Systemd)
+    .except(&[("runc", "1.1.5 stops it")]),
     runc(
         "a scope whose container was out of memory is forgotten",
         |t| {
