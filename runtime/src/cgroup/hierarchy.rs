@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::error::{Context, Result};
-use crate::mountinfo::Mount;
+use crate::mountinfo::{self, Mount};
 use crate::sys;
 
 /// Where the cgroup filesystems are by convention (cgroups(7)).
@@ -103,14 +103,18 @@ impl Hierarchies {
     #[must_use]
     pub fn parse(mountinfo: impl AsRef<[u8]>, own: &str) -> Self {
         let own = OwnPaths::parse(own);
-        let mounts = Mount::list(mountinfo.as_ref());
+        let mountinfo = mountinfo::text(mountinfo.as_ref());
+        let mounts = Mount::list(&mountinfo);
         let mut found = Self::default();
         for mount in mounts.iter().filter(|mount| is_cgroup(mount)) {
             if !mount.is_reachable(&mounts) {
                 continue;
             }
-            let hierarchy =
-                own.hierarchy(controllers(mount), &mount.root, mount.point.clone().into());
+            let hierarchy = own.hierarchy(
+                controllers(mount),
+                &mount.root,
+                PathBuf::from(&*mount.point),
+            );
             if mount.filesystem == "cgroup2" {
                 prefer(&mut found.v2, hierarchy);
                 continue;
@@ -228,13 +232,13 @@ impl<'text> OwnPaths<'text> {
 }
 
 /// Whether it is a mount of a hierarchy.
-fn is_cgroup(mount: &Mount) -> bool {
-    matches!(mount.filesystem.as_str(), "cgroup" | "cgroup2")
+fn is_cgroup(mount: &Mount<'_>) -> bool {
+    matches!(mount.filesystem, "cgroup" | "cgroup2")
 }
 
 /// What is attached to a v1 hierarchy: options that are neither mount
 /// flags nor flags of the hierarchy (cgroup1_show_options in the kernel).
-fn controllers(mount: &Mount) -> Vec<String> {
+fn controllers(mount: &Mount<'_>) -> Vec<String> {
     const FLAGS: [&str; 8] = [
         "rw",
         "ro",

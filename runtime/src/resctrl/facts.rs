@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::directory::Directory;
 use crate::error::{Context, Result};
-use crate::mountinfo::Mount;
+use crate::mountinfo::{self, Mount};
 use crate::sys;
 
 /// What the plan needs to know about resctrl.
@@ -51,10 +51,11 @@ impl Facts {
 pub fn facts() -> Result<Option<Facts>> {
     let path = Path::new("/proc/thread-self/mountinfo");
     let mountinfo = sys::file::read_pseudo_bytes(path).context(|| "find resctrl")?;
+    let mountinfo = mountinfo::text(&mountinfo);
     let Some(mount) = mounted(&mountinfo) else {
         return Ok(None);
     };
-    let root = Directory::open(PathBuf::from(&mount.point)).context(|| "find resctrl")?;
+    let root = Directory::open(PathBuf::from(&*mount.point)).context(|| "find resctrl")?;
     let info = root.child("info").and_then(|info| info.children());
     let info = info.context(|| "find resctrl")?;
     let in_megabytes = mount
@@ -65,7 +66,7 @@ pub fn facts() -> Result<Option<Facts>> {
     let step = root.read("info/MB/bandwidth_gran").ok();
     let step = step.and_then(|text| text.trim().parse().ok());
     Ok(Some(Facts {
-        mount: PathBuf::from(mount.point),
+        mount: PathBuf::from(&*mount.point),
         info: info
             .into_iter()
             .filter_map(|name| name.into_string().ok())
@@ -75,7 +76,7 @@ pub fn facts() -> Result<Option<Facts>> {
 }
 
 /// The first mount of the whole of resctrl that can be reached.
-fn mounted(mountinfo: &[u8]) -> Option<Mount> {
+fn mounted(mountinfo: &str) -> Option<Mount<'_>> {
     let mounts = Mount::list(mountinfo);
     let mut found = mounts.iter().filter(|mount| mount.filesystem == "resctrl");
     found
@@ -124,7 +125,7 @@ mod tests {
             ),
         ] {
             let lines = format!("{ROOT}{lines}\n");
-            let found = mounted(lines.as_bytes()).map(|mount| mount.point);
+            let found = mounted(&lines).map(|mount| mount.point);
             assert_eq!(found.as_deref(), expected, "{name}");
         }
     }
