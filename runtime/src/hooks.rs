@@ -108,6 +108,18 @@ impl Output {
             .flatten()
     }
 
+    /// Closes every file, in a process that has a copy of this and never drops it.
+    ///
+    /// # Errors
+    /// Those of close_range(2).
+    pub(crate) fn close_all(&self) -> Result<()> {
+        for file in self.descriptors() {
+            let number = file.as_raw_fd();
+            descriptors::close_range(number, number, CloseRange::Close)?;
+        }
+        Ok(())
+    }
+
     /// How long the files are.
     fn lengths(&self) -> [u64; 2] {
         [&self.stdout, &self.stderr].map(|log| log.as_ref().map_or(0, Log::length))

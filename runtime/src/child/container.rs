@@ -57,7 +57,10 @@ impl NewContainer<'_> {
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept: Vec<_> = self.joined.iter().map(|joined| joined.fd.as_fd()).collect();
         kept.extend(self.gate.iter().flat_map(Gate::descriptors));
-        kept.extend(self.hook_output.descriptors());
+        let hooks = &self.plan.hooks;
+        if !hooks.create_container.is_empty() || !hooks.start_container.is_empty() {
+            kept.extend(self.hook_output.descriptors());
+        }
         kept
     }
 }
@@ -227,5 +230,10 @@ fn run_hooks_before_pivot(
         Place::new(&rootfs::by_number(root.dir()), container.hook_output),
         &hooks::always_wanted,
     )
-    .context(|| "before pivot")
+    .context(|| "before pivot")?;
+    match container.plan.hooks.start_container.is_empty() {
+        // Who is in the container could open them by /proc/PID/fd.
+        true => container.hook_output.close_all(),
+        false => Ok(()),
+    }
 }

@@ -361,6 +361,32 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(&[("runc", "holds its log, its exec fifo and Go's epoll")]),
     Case::kernel(
+        "a created container holds no file of the hooks, once none of its own is left",
+        |t| {
+            let [out, err] = ["out", "err"].map(|name| t.directory.join(name));
+            for hooks in [None, Some("createContainer")] {
+                let bundle = Bundle::new(t)
+                    .probe(&["pause"])
+                    .annotation("run.oci.hooks.stdout", text(&out))
+                    .annotation("run.oci.hooks.stderr", text(&err));
+                let bundle = match hooks {
+                    Some(moment) => bundle.shell_hook(moment, "echo made"),
+                    None => bundle,
+                };
+                let container = t.create(&bundle);
+                let found = open_descriptors(container.pid());
+                let logs = [text(&out), text(&err)];
+                assert!(
+                    !found.iter().any(|target| logs.contains(&target.as_str())),
+                    "{hooks:?}: {found:?}"
+                );
+            }
+            if !t.is("runc") {
+                assert_eq!(fs::read_to_string(&out).expect("the log"), "made\n");
+            }
+        },
+    ),
+    Case::kernel(
         "a start of the same pid number later is not taken for the container",
         |t| {
             // The process is known by pid and start time: a state file that
