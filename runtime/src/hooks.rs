@@ -313,7 +313,7 @@ fn spawn(hook: &Hook, place: Place<'_>) -> Result<Running> {
             let [stdout, stderr] = [&place.output.stdout, &place.output.stderr]
                 .map(|log| log.as_ref().map_or(us, |log| log.file.as_fd()));
             let stdio = [stdin_read.as_fd(), stdout, stderr];
-            let Err(error) = execute(hook, place, stdio);
+            let Err(error) = execute(hook, place, stdio, status_write.as_fd());
             let _ = descriptors::write_all(status_write.as_fd(), error.to_string().as_bytes());
             process::exit_now(127);
         }
@@ -331,7 +331,12 @@ fn spawn(hook: &Hook, place: Place<'_>) -> Result<Running> {
 }
 
 /// The hook's own side, up to its program.
-fn execute(hook: &Hook, place: Place<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<Infallible> {
+fn execute(
+    hook: &Hook,
+    place: Place<'_>,
+    stdio: [BorrowedFd<'_>; 3],
+    status: BorrowedFd<'_>,
+) -> Result<Infallible> {
     if let Some(directory) = place.directory {
         let _ = nix::unistd::chdir(directory);
     }
@@ -340,7 +345,8 @@ fn execute(hook: &Hook, place: Place<'_>, stdio: [BorrowedFd<'_>; 3]) -> Result<
         descriptors::duplicate_onto(fd, number)?;
     }
     if !Defence::ClosedDescriptors.is_out() {
-        descriptors::close_range(3, i32::MAX, CloseRange::OnExec)?;
+        // Not by the execve, which may take for ever: one of them is the container's lock.
+        descriptors::close_all_but(&[status], 3)?;
     }
     signal::reset_all()?;
     let env = hook.env.as_deref().unwrap_or(place.env);

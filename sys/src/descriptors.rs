@@ -53,6 +53,24 @@ pub fn close_range(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
     }
 }
 
+/// Closes every descriptor from `first` on but those of `keep`, as [`close_range`]
+/// does.
+///
+/// # Errors
+/// Those of [`close_range`].
+pub fn close_all_but(keep: &[BorrowedFd<'_>], mut first: RawFd) -> Result<()> {
+    let mut numbers: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    numbers.sort_unstable();
+    for number in numbers {
+        if number < first {
+            continue;
+        }
+        close_range(first, number - 1, CloseRange::Close)?;
+        first = number + 1;
+    }
+    close_range(first, i32::MAX, CloseRange::Close)
+}
+
 /// [`close_range`] one by one: those in `/proc/self/fd`, or all there can be
 /// where no procfs lists them. A container's root may have anything there.
 fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {

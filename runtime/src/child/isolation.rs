@@ -1,6 +1,6 @@
 //! The child's first act: to leave behind what it must not keep.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
 use crate::sys::mutation::Defence;
@@ -22,7 +22,9 @@ pub fn isolate(keep: &[BorrowedFd<'_>], preserved: i32, dumpable: bool) -> Resul
     if Defence::ClosedDescriptors.is_out() {
         return Ok(());
     }
-    close_all_but(keep, preserved)
+    // A child that waits in `created` never executes anything, so close-on-exec
+    // alone would let it hold the parent's descriptors for ever.
+    Ok(descriptors::close_all_but(keep, 3 + preserved)?)
 }
 
 /// What a process must set again after each fork: to die with the parent, and
@@ -49,29 +51,4 @@ pub fn hide_arguments() {
     if !Defence::HiddenArguments.is_out() {
         let _ = executable::forget_arguments();
     }
-}
-
-/// Closes every descriptor from 3 on but those of `keep`.
-///
-/// A child that waits in `created` never executes anything, so close-on-exec
-/// alone would let it hold the parent's descriptors for ever.
-///
-/// # Errors
-/// Those of close_range(2).
-fn close_all_but(keep: &[BorrowedFd<'_>], preserved: i32) -> Result<()> {
-    let mut numbers: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
-    numbers.sort_unstable();
-    let mut first = 3 + preserved;
-    for number in numbers {
-        if number < first {
-            continue;
-        }
-        descriptors::close_range(first, number - 1, descriptors::CloseRange::Close)?;
-        first = number + 1;
-    }
-    Ok(descriptors::close_range(
-        first,
-        i32::MAX,
-        descriptors::CloseRange::Close,
-    )?)
 }
