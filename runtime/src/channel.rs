@@ -66,6 +66,17 @@ pub enum FromChild {
     Closed,
 }
 
+/// What the child is told of the sources of its bind mounts.
+#[derive(Debug)]
+pub enum Source {
+    /// One, and the operation of the root that it is for.
+    Tree(usize, OwnedFd),
+    /// There are no more.
+    All,
+    /// The parent is gone.
+    Gone,
+}
+
 /// The parent's end.
 #[derive(Debug)]
 pub struct ParentEnd(OwnedFd);
@@ -181,17 +192,29 @@ impl ChildEnd {
     /// Those of recvmsg(2).
     pub fn until_sources(&self) -> Result<Option<BTreeMap<usize, OwnedFd>>> {
         let mut trees = BTreeMap::new();
-        let mut message = [0_u8; 1 + size_of::<usize>()];
         loop {
-            let (length, tree) = descriptors::receive(self.0.as_fd(), &mut message)?;
-            let Some((&tag, payload)) = message[..length].split_first() else {
-                return Ok(None);
-            };
-            match (payload.try_into().map(usize::from_ne_bytes), tree) {
-                (Ok(at), Some(tree)) if tag == SOURCES => trees.insert(at, tree),
-                _ => return Ok(Some(trees)),
+            match self.until_source()? {
+                Source::Tree(at, tree) => trees.insert(at, tree),
+                Source::All => return Ok(Some(trees)),
+                Source::Gone => return Ok(None),
             };
         }
+    }
+
+    /// Waits for the next of them.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub fn until_source(&self) -> Result<Source> {
+        let mut message = [0_u8; 1 + size_of::<usize>()];
+        let (length, tree) = descriptors::receive(self.0.as_fd(), &mut message)?;
+        let Some((&tag, payload)) = message[..length].split_first() else {
+            return Ok(Source::Gone);
+        };
+        Ok(match (payload.try_into().map(usize::from_ne_bytes), tree) {
+            (Ok(at), Some(tree)) if tag == SOURCES => Source::Tree(at, tree),
+            _ => Source::All,
+        })
     }
 
     /// Waits for the parent's word; false if the parent is gone.

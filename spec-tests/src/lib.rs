@@ -35,6 +35,7 @@ pub mod bundle;
 pub mod case;
 pub mod clause;
 pub mod fallbacks;
+pub mod hung;
 pub mod leftovers;
 pub mod resctrl;
 pub mod runner;

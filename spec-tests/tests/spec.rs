@@ -34,6 +34,8 @@ mod hooks;
 mod host_faults;
 #[path = "cases/hot_mounts.rs"]
 mod hot_mounts;
+#[path = "cases/hung.rs"]
+mod hung;
 #[path = "cases/in_force.rs"]
 mod in_force;
 #[path = "cases/lifecycle.rs"]
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
             ("annotations", annotations::CASES),
             ("rootfs", rootfs::CASES),
             ("hot_mounts", hot_mounts::CASES),
+            ("hung", hung::CASES),
             ("review", review::CASES),
             ("fallbacks", fallbacks::CASES),
             ("hooks", hooks::CASES),

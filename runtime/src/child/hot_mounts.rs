@@ -13,11 +13,12 @@ use rustix::fs::OFlags;
 use super::root::Root;
 use super::rootfs::refused;
 use super::{mount, namespaces};
+use crate::channel::ChildEnd;
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::mounts::{Mount, What};
 use crate::sys::file::{self, Links};
 use crate::sys::handle::Handle;
-use crate::sys::{self, ToErrno, credentials, descriptors};
+use crate::sys::{self, ToErrno, credentials};
 
 /// What to do, and where.
 #[derive(Debug)]
@@ -46,15 +47,15 @@ pub fn make_on_host(one: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> 
     mount::new_filesystem(fstype, source, &one.options)
 }
 
-/// Enters the container and does the work, once a byte from `go` tells that this
+/// Enters the container and does the work, once it is told by `channel` that this
 /// process is in the container's cgroup: what it makes is charged there.
 ///
 /// # Errors
 /// Of the first mount that failed; those before it are unmounted again.
-pub fn perform(work: &Work, go: BorrowedFd<'_>) -> Result<()> {
-    credentials::set_parent_death_signal(libc::SIGKILL)?;
+pub fn perform(work: &Work, channel: &ChildEnd) -> Result<()> {
     credentials::set_dumpable(false)?;
-    if descriptors::read(go, &mut [0_u8; 1])? == 0 {
+    channel.ready()?;
+    if !channel.until_told()? {
         return Err(Error::new(Kind::System, "the runtime is gone"));
     }
     let entered = work.init.enter(work.namespaces);
@@ -62,6 +63,8 @@ pub fn perform(work: &Work, go: BorrowedFd<'_>) -> Result<()> {
     if work.user_namespace {
         namespaces::become_root(false)?;
     }
+    // Both are undone by new credentials.
+    credentials::set_parent_death_signal(libc::SIGKILL)?;
     credentials::set_dumpable(false)?;
     let _ = file::set_umask(0);
     let root = file::open(Path::new("/"), OFlags::PATH | OFlags::DIRECTORY)?;

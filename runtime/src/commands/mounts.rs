@@ -47,5 +47,5 @@ pub fn execute(global: &Global, log: &Log, args: &Mounts) -> Result<()> {
     let cgroup = open_cgroup(&record)?.ok_or_else(not_running)?;
     let pid = Pid::from_raw(record.init.map_or(0, |init| init.pid));
     let cgroup = cgroup.for_exec(&SubCgroups::None, pid)?;
-    hot_mounts::perform(planned, init, &cgroup)
+    hot_mounts::perform(planned, init, &cgroup, &|| container.is_renounced())
 }

@@ -12,6 +12,7 @@
 //! reports all of it.
 
 mod announce;
+mod deputy;
 pub mod exec;
 pub mod gate;
 pub mod hot_mounts;
@@ -152,7 +153,9 @@ fn make(
                 plan.namespaces.second_clone_flags(),
             )
         }
-        FromChild::SourcesWanted => sources::hand_over(&plan.rootfs, newborn),
+        FromChild::SourcesWanted => {
+            sources::hand_over(&plan.rootfs, newborn, &|| container.is_renounced())
+        }
         FromChild::HooksWanted => {
             network::move_devices(&plan.net_devices, newborn.pid)?;
             run_hooks(plan, (&state, &output), newborn.pid, container)

@@ -11,19 +11,19 @@
 //! made writable, nor can what it covers be uncovered, and it is at most a slave of
 //! the host's (mount_namespaces(7)). A tree from the host's namespace has no locks.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, OFlags};
 
+use super::deputy::Deputy;
 use super::newborn::Newborn;
-use crate::channel::{self, ParentEnd};
+use crate::channel::{self, ParentEnd, Source};
 use crate::error::{Context, Error, Kind, Result};
 use crate::idmap;
 use crate::plan::mount_options::{Propagation, PropagationType};
@@ -35,63 +35,89 @@ use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Forked};
 use crate::sys::{self, credentials, descriptors, file, namespace};
 
+/// What a deputy does here, for messages.
+const TASK: &str = "opens mount sources";
+
 /// Opens the sources that `child` can't open, in its mount namespace, and hands
-/// them to it: by a process that goes there and ends.
+/// them to it: by a process that goes there and ends. `unwanted` is asked now and
+/// then whether to give up.
 ///
 /// # Errors
 /// A missing source, a filesystem that can't be idmapped.
-pub(super) fn hand_over(rootfs: &Rootfs, child: &Newborn) -> Result<()> {
-    hand_over_to(rootfs, &child.handle, &child.channel)
+pub(super) fn hand_over(
+    rootfs: &Rootfs,
+    child: &Newborn,
+    unwanted: &dyn Fn() -> bool,
+) -> Result<()> {
+    hand_over_to(rootfs, &child.handle, &child.channel, unwanted)
 }
 
 /// [`hand_over`] for any process at the other end of a channel.
 ///
 /// # Errors
 /// As for [`hand_over`].
-pub fn hand_over_to(rootfs: &Rootfs, child: &Handle, channel: &ParentEnd) -> Result<()> {
+pub fn hand_over_to(
+    rootfs: &Rootfs,
+    child: &Handle,
+    channel: &ParentEnd,
+    unwanted: &dyn Fn() -> bool,
+) -> Result<()> {
     let flag = CloneFlags::CLONE_NEWNS;
     let namespace = match child.open_namespaces(flag) {
         // Without root's rights nothing is open to us that is not to the child.
         Err(error) if is_denied(&error) && !rootfs.has_idmaps() => return Ok(()),
         opened => opened.context(|| "open the container's mount namespace")?,
     };
-    in_a_process(|| open_all(rootfs, &namespace, channel), || Ok(()))
+    let kept = kept(&namespace, channel);
+    Deputy::start(TASK, &kept, || open_all(rootfs, &namespace, channel))?.finish(unwanted)
 }
 
-/// Opens the sources of those of `mounts` that are binds, for a container that runs
-/// in the user namespace of `init`: in a copy of our mount namespace that belongs to
-/// it. Trees in nobody's peer group, by their places in `mounts`.
+/// What the deputy goes on using.
+fn kept<'a>(namespace: &'a [(OwnedFd, CloneFlags)], channel: &'a ParentEnd) -> Vec<BorrowedFd<'a>> {
+    let files = namespace.iter().map(|(file, _)| file.as_fd());
+    files.chain([channel.as_fd()]).collect()
+}
+
+/// Has `open` called for each of `mounts` by a process, for a container that runs:
+/// trees in nobody's peer group, by their places in `mounts`. For one in a user
+/// namespace, that of `init`, it works in a copy of our mount namespace that belongs
+/// to that.
 ///
 /// # Errors
-/// As for [`open_private`].
-pub(super) fn open_locked(mounts: &[Mount], init: &Handle) -> Result<BTreeMap<usize, OwnedFd>> {
-    let keeper = Keeper::start(init)?;
-    let namespace = keeper.process.open_namespaces(CloneFlags::CLONE_NEWNS)?;
+/// Those of `open`; without the rights over the user namespace `EPERM`; not wanted
+/// any more.
+pub(super) fn open_apart(
+    mounts: &[Mount],
+    init: Option<&Handle>,
+    open: impl Fn(&Mount) -> Result<Option<OwnedFd>>,
+    unwanted: &dyn Fn() -> bool,
+) -> Result<BTreeMap<usize, OwnedFd>> {
+    let keeper = init.map(Keeper::start).transpose()?;
+    let namespace = match &keeper {
+        Some(keeper) => keeper.process.open_namespaces(CloneFlags::CLONE_NEWNS)?,
+        None => Vec::new(),
+    };
     let (ours, theirs) = channel::pair()?;
-    // Each of the two processes has it.
-    let ours = Cell::new(Some(ours));
-    let opened = in_a_process(
-        || {
-            enter(&namespace)?;
-            let Some(channel) = ours.take() else {
-                return Ok(());
-            };
-            for (at, one) in mounts.iter().enumerate() {
-                if matches!(one.what, What::Bind { .. }) {
-                    let tree = open_private(one).context(|| one.phrase())?;
-                    channel.source(at, tree.as_fd())?;
-                }
+    let deputy = Deputy::start(TASK, &kept(&namespace, &ours), || {
+        enter(&namespace)?;
+        for (at, one) in mounts.iter().enumerate() {
+            if let Some(tree) = open(one).context(|| one.phrase())? {
+                ours.source(at, tree.as_fd())?;
             }
-            channel.go_on()
-        },
-        || {
-            // Only the other process can say more.
-            drop(ours.take());
-            theirs.until_sources()
-        },
-    );
-    keeper.end()?;
-    Ok(opened?.unwrap_or_default())
+        }
+        ours.go_on()
+    })?;
+    // The deputy's alone, so that its end is seen.
+    drop(ours);
+    let mut opened = BTreeMap::new();
+    while deputy.until_readable(theirs.as_fd(), unwanted)?
+        && let Source::Tree(at, tree) = theirs.until_source()?
+    {
+        opened.insert(at, tree);
+    }
+    deputy.finish(unwanted)?;
+    keeper.map_or(Ok(()), Keeper::end)?;
+    Ok(opened)
 }
 
 /// Enters the namespace that the parent has opened: a handle may be good in the
@@ -156,37 +182,7 @@ impl Keeper {
     }
 }
 
-/// Does `work` in a process of its own, whose error comes back, and `meanwhile` in
-/// this one.
-fn in_a_process<T>(
-    work: impl FnOnce() -> Result<()>,
-    meanwhile: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let (answer, theirs) = descriptors::pipe()?;
-    let Forked::Parent(_, helper) = process::fork(&process::Clone::default())? else {
-        drop(answer);
-        if let Err(error) = work() {
-            let _ = descriptors::write_all(theirs.as_fd(), &channel::encode_error(&error));
-        }
-        process::exit_now(0);
-    };
-    drop(theirs);
-    let done = meanwhile();
-    let mut text = Vec::new();
-    let read = File::from(answer).read_to_end(&mut text).map(drop);
-    let ended = helper.wait()?;
-    sys::call(read, || "read(pipe)".to_owned())?;
-    match ended {
-        _ if !text.is_empty() => Err(channel::decode_error(&text)),
-        process::Ended::Exited(0) => done,
-        ended => {
-            let text = format!("the process that opens mount sources ended by {ended}");
-            Err(Error::new(Kind::System, text))
-        }
-    }
-}
-
-/// The helper's part.
+/// The deputy's part.
 fn open_all(
     rootfs: &Rootfs,
     namespace: &[(OwnedFd, CloneFlags)],

@@ -137,7 +137,7 @@ impl Bundle {
         }
         drop(go_write);
         let handed = match ours.receive().map_err(|e| e.to_string())? {
-            FromChild::SourcesWanted => sources::hand_over_to(&rootfs, &pidfd, &ours),
+            FromChild::SourcesWanted => sources::hand_over_to(&rootfs, &pidfd, &ours, &|| false),
             _ => Ok(()),
         };
         // A child that is gone has said why.
