@@ -30,7 +30,7 @@ pub enum CloseRange {
 /// must be forgotten and not dropped afterwards.
 ///
 /// # Errors
-/// Those of the fallback's readdir on `/proc/self/fd`.
+/// Those of the fallback's open and readdir on `/proc/self/fd`.
 pub fn close_range(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
     if first > last {
         return Ok(());
@@ -73,6 +73,9 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>], mut first: RawFd) -> Result<()> {
 
 /// [`close_range`] one by one: those in `/proc/self/fd`, or all there can be
 /// where no procfs lists them. A container's root may have anything there.
+///
+/// # Errors
+/// Those of [`listed`].
 fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
     for fd in listed()?.unwrap_or_else(|| (first..=last.min(MOST)).collect()) {
         if !(first..=last).contains(&fd) {
@@ -97,19 +100,25 @@ fn close_listed(first: RawFd, last: RawFd, how: CloseRange) -> Result<()> {
 /// unless somebody has raised it (proc_sys_fs(5)).
 const MOST: RawFd = 1 << 20;
 
-/// Our open descriptors, if a procfs tells.
+/// Our open descriptors, if there is a procfs that tells.
+///
+/// # Errors
+/// A list that is there and can't be read: the other way is a call for each number
+/// there can be.
 fn listed() -> Result<Option<Vec<RawFd>>> {
     use nix::dir::Dir;
     use nix::fcntl::OFlag;
     let path = "/proc/self/fd";
     let describe = || format!("readdir({path:?})");
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(fd) = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) else {
-        return Ok(None);
+    let fd = match nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EACCES) => return Ok(None),
+        opened => call(opened, || format!("open({path:?})"))?,
     };
-    let genuine = nix::sys::statfs::fstatfs(&fd)
-        .is_ok_and(|found| found.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC);
-    if !genuine {
+    let found = call(nix::sys::statfs::fstatfs(&fd), || {
+        format!("fstatfs({path:?})")
+    })?;
+    if found.filesystem_type() != nix::sys::statfs::PROC_SUPER_MAGIC {
         return Ok(None);
     }
     let mut listing = call(Dir::from_fd(fd), describe)?;
@@ -460,6 +469,26 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_an_error() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        // Alone in its process, from which it takes all descriptors.
+        const ALONE: &str = "WITHOUT_DESCRIPTORS";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "descriptors::tests::a_list_that_cannot_be_read_is_an_error";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            let said = again.args(["--exact", name]).env(ALONE, "1").output();
+            let said = String::from_utf8_lossy(&said.unwrap().stdout).into_owned();
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        let found = listed().map_err(|error| error.errno());
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert_eq!(found, Err(Errno::EMFILE));
+    }
 
     #[test]
     fn a_message_brings_its_bytes_and_its_descriptor() {
