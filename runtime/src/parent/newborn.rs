@@ -147,7 +147,7 @@ impl Newborn {
                     let stage = self.become_grandparent(Pid::from_raw(pid))?;
                     answer(self, FromChild::Born(pid))?;
                     // The stage has entered the cgroups of v1, and so has its child.
-                    self.channel.go(&[])?;
+                    self.heard(self.channel.go(&[]))?;
                     // It has ended, or nearly; the real one works meanwhile.
                     stage.wait()?;
                 }
@@ -155,7 +155,7 @@ impl Newborn {
                 | FromChild::HooksWanted
                 | FromChild::Listener(_)) => {
                     answer(self, message)?;
-                    self.channel.go_on()?;
+                    self.heard(self.channel.go_on())?;
                 }
             }
         }

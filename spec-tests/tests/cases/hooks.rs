@@ -152,6 +152,17 @@ pub(crate) const CASES: &[Case] = &[
             }
         },
     ),
+    Case::kernel(
+        "a process killed while a hook runs is told with the step it had come to",
+        |t| {
+            let kill = r#"kill -9 $(sed 's/.*"pid":\([0-9]*\).*/\1/'); sleep 0.2"#;
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .shell_hook("createRuntime", kill);
+            t.run(&bundle).fails(1, &["died in step", "SIGKILL"]);
+        },
+    )
+    .except(&[("runc", "has no word for its steps")]),
     Case::kernel("a process killed before its program fails start", |t| {
         // Without a pid namespace of its own, a hook can kill who runs it.
         let hook = json!({ "path": "/bin/probe", "args": ["probe", "kill-parent"] });
