@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Context, Result};
+use crate::log::Log;
 use crate::notify::Relay;
 use crate::sys::handle::Handle;
 use crate::sys::process::{self, Interest};
@@ -48,12 +49,13 @@ impl Foreground {
     /// Stays with the process `pid`, which is our child, until it ends, and
     /// returns its exit code, or 128 and the number of the signal that killed
     /// it. `master` is the master of its terminal, if it has one, and `relay`
-    /// passes on that it is ready.
+    /// passes on that it is ready; a manager that can't be told is a warning.
     ///
     /// # Errors
     /// Those of poll(2) and waitpid(2).
     pub fn supervise(
         &self,
+        log: &Log,
         pid: Pid,
         process: &Handle,
         master: Option<OwnedFd>,
@@ -64,7 +66,7 @@ impl Foreground {
             let mut watched = vec![(self.signals.as_fd(), Interest::Read)];
             // Without it SIGCHLD tells.
             watched.extend(process.pollable().map(|end| (end, Interest::Read)));
-            watched.extend(relay.iter().map(|relay| (relay.as_fd(), Interest::Read)));
+            watched.extend(relay.iter().map(Relay::awaited));
             let first = watched.len();
             let ends = terminal.as_ref().map(Terminal::ends).unwrap_or_default();
             if let Some(terminal) = &terminal {
@@ -80,8 +82,13 @@ impl Foreground {
             }
             // We are the process to watch: we end with the container.
             let ours = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-            if relay.as_ref().map(|relay| relay.pass(ours)).transpose()? == Some(true) {
-                relay = None;
+            match relay.as_mut().map(|relay| relay.pass(ours)) {
+                None | Some(Ok(false)) => {}
+                Some(Ok(true)) => relay = None,
+                Some(Err(error)) => {
+                    log.warn(error.to_string());
+                    relay = None;
+                }
             }
             self.forward_signals(process, terminal.as_ref())?;
             if let Some(code) = reap(pid)? {

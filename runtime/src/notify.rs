@@ -15,8 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::error::{Context, Result};
 use crate::sys::handle::Handle;
+use crate::sys::process::{self, Interest};
 use crate::sys::{self, descriptors};
 
 /// The socket's file in its directory; the container sees it as
@@ -45,6 +48,16 @@ pub fn manager() -> Option<OsString> {
 pub struct Relay {
     socket: UnixDatagram,
     manager: OsString,
+    untold: Option<Untold>,
+}
+
+/// What the manager is yet to be told.
+#[derive(Debug)]
+struct Untold {
+    /// A socket to it that never waits.
+    manager: OwnedFd,
+    /// The last one first.
+    messages: Vec<Vec<u8>>,
 }
 
 impl Relay {
@@ -70,7 +83,11 @@ impl Relay {
         };
         let socket = sys::call(make(), || format!("bind({path:?})"))
             .context(|| "listen for the container's readiness")?;
-        Ok(Self { socket, manager })
+        Ok(Self {
+            socket,
+            manager,
+            untold: None,
+        })
     }
 
     /// Waits until the container is ready, or its process ends, and tells the
@@ -78,10 +95,10 @@ impl Relay {
     ///
     /// # Errors
     /// A manager that can't be reached.
-    pub fn wait(&self, init: &Handle, pid: i32) -> Result<()> {
+    pub fn wait(&mut self, init: &Handle, pid: i32) -> Result<()> {
         loop {
             let (ended, _) = init.poll_end(&[self.socket.as_fd()], None)?;
-            if self.pass(pid)? {
+            if self.pass_all(pid)? {
                 return self.barrier(init);
             }
             if ended {
@@ -90,32 +107,73 @@ impl Relay {
         }
     }
 
-    /// Passes on what has come; whether it was readiness. For who stays: one
-    /// that leaves afterwards is in a hurry to be believed, and uses
-    /// [`wait`](Self::wait).
+    /// Passes on what has come, as far as the manager takes it now; whether it was
+    /// readiness, and all of it is told. For who stays: one that leaves afterwards is
+    /// in a hurry to be believed, and uses [`wait`](Self::wait).
     ///
     /// # Errors
     /// A manager that can't be reached.
-    pub fn pass(&self, pid: i32) -> Result<bool> {
-        let mut buffer = [0_u8; LONGEST];
-        for _ in 0..AT_ONCE {
-            let Ok(length) = self.socket.recv(&mut buffer) else {
-                break;
-            };
-            if let Some(line) = readiness(&buffer[..length]) {
-                self.tell(line, pid)
-                    .context(|| format!("tell {:?} that the container is ready", self.manager))?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub fn pass(&mut self, pid: i32) -> Result<bool> {
+        self.try_pass(pid)
+            .context(|| format!("tell {:?} that the container is ready", self.manager))
     }
 
-    fn tell(&self, line: &[u8], pid: i32) -> Result<()> {
-        let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
-        descriptors::send(manager.as_fd(), &[line, b"\n"].concat(), &[])?;
-        descriptors::send(manager.as_fd(), format!("MAINPID={pid}\n").as_bytes(), &[])?;
-        Ok(())
+    /// What [`pass`](Self::pass) waits for: a message, or room for one.
+    #[must_use]
+    pub fn awaited(&self) -> (BorrowedFd<'_>, Interest) {
+        match &self.untold {
+            Some(untold) => (untold.manager.as_fd(), Interest::Write),
+            None => (self.socket.as_fd(), Interest::Read),
+        }
+    }
+
+    /// [`pass`](Self::pass), however long the manager takes.
+    ///
+    /// # Errors
+    /// A manager that can't be reached.
+    pub fn pass_all(&mut self, pid: i32) -> Result<bool> {
+        while !self.pass(pid)? {
+            match self.untold {
+                Some(_) => process::poll(&[self.awaited()], None)?,
+                None => return Ok(false),
+            };
+        }
+        Ok(true)
+    }
+
+    fn try_pass(&mut self, pid: i32) -> Result<bool> {
+        if self.untold.is_none()
+            && let Some(line) = self.hear()
+        {
+            let manager = descriptors::connect_datagram(Path::new(&self.manager))?;
+            descriptors::set_nonblocking(manager.as_fd())?;
+            let messages = vec![format!("MAINPID={pid}\n").into_bytes(), line];
+            self.untold = Some(Untold { manager, messages });
+        }
+        let Some(untold) = &mut self.untold else {
+            return Ok(false);
+        };
+        while let Some(message) = untold.messages.last() {
+            match descriptors::send(untold.manager.as_fd(), message, &[]) {
+                Err(error) if error.errno() == Errno::EAGAIN => return Ok(false),
+                sent => sent?,
+            }
+            untold.messages.pop();
+        }
+        self.untold = None;
+        Ok(true)
+    }
+
+    /// The line that tells of readiness, if it has come.
+    fn hear(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0_u8; LONGEST];
+        for _ in 0..AT_ONCE {
+            let length = self.socket.recv(&mut buffer).ok()?;
+            if let Some(line) = readiness(&buffer[..length]) {
+                return Some([line, b"\n"].concat());
+            }
+        }
+        None
     }
 
     /// Waits until the manager has read all that was sent, which it checks
@@ -129,12 +187,6 @@ impl Relay {
         // A manager that knows no barriers closes it just the same, or never.
         init.poll_end(&[ours.as_fd()], Some(BARRIER_MS))?;
         Ok(())
-    }
-}
-
-impl AsFd for Relay {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

@@ -38,7 +38,7 @@ pub fn execute(global: &Global, log: &Log, args: &Exec) -> Result<u8> {
         return Ok(0);
     };
     let terminal = newborn.terminal.take();
-    let code = foreground.supervise(newborn.pid, &newborn.handle, terminal, None);
+    let code = foreground.supervise(log, newborn.pid, &newborn.handle, terminal, None);
     timing::mark("program");
     code
 }

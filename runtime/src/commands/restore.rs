@@ -13,7 +13,7 @@ use crate::timing;
 
 use super::checkpoint::{Images, STREAMS, check_version};
 use super::launch::{Prepared, Start, abandon, make_notify, prepare};
-use super::run::clean_up;
+use super::run::{clean_up, end};
 
 /// Restores the container and returns the exit code of its program, or 0 if it is
 /// left running.
@@ -84,7 +84,11 @@ pub fn execute(global: &Global, log: &Log, args: &cli::Restore) -> Result<u8> {
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    let code = foreground.supervise(restored.pid, &restored.handle, restored.terminal, relay)?;
+    let (pid, handle) = (restored.pid, &restored.handle);
+    let code = match foreground.supervise(log, pid, handle, restored.terminal, relay) {
+        Ok(code) => code,
+        Err(error) => return Err(end(log, container, &record, error)),
+    };
     clean_up(log, container, &record, &plan.hooks).context(|| "delete")?;
     Ok(code)
 }

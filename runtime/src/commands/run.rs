@@ -3,7 +3,7 @@
 use super::delete::destroy_after;
 use super::launch::{Launched, Start, launch};
 use crate::cli::{Global, Run};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::hooks;
 use crate::log::Log;
@@ -61,19 +61,32 @@ pub fn execute(global: &Global, log: &Log, run: &Run) -> Result<u8> {
     // Others may now do with the container what they like.
     let container = container.unlock()?;
     let Some(foreground) = foreground else {
-        if let Some(relay) = relay {
+        if let Some(mut relay) = relay {
             relay.wait(&created.init.handle, created.init.pid.as_raw())?;
         }
         return Ok(0);
     };
     let terminal = created.init.terminal.take();
     let (pid, handle) = (created.init.pid, &created.init.handle);
-    let code = foreground.supervise(pid, handle, terminal, relay)?;
+    let code = match foreground.supervise(log, pid, handle, terminal, relay) {
+        Ok(code) => code,
+        Err(error) => return Err(end(log, container, &record, error)),
+    };
     timing::mark("program");
     if !run.keep {
         clean_up(log, container, &record, &plan.hooks).context(|| "delete")?;
     }
     Ok(code)
+}
+
+/// Ends and deletes a container that nobody looks after any more because of `error`,
+/// which is returned with what went wrong on the way.
+pub(super) fn end(log: &Log, container: Container, record: &Record, error: Error) -> Error {
+    match container.lock() {
+        Ok(container) => destroy_after(log, container, record, error),
+        Err(gone) if gone.kind() == Kind::NotFound => error,
+        Err(failed) => error.and(&failed.within("clean up")),
+    }
 }
 
 /// Deletes the container, unless somebody else has done so meanwhile.

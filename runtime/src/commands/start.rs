@@ -46,7 +46,7 @@ pub fn execute(global: &Global, log: &Log, start: &cli::Start) -> Result<()> {
         }
     }
     match relay {
-        Some(relay) => wait_until_ready(&relay, container, &record),
+        Some(relay) => wait_until_ready(relay, container, &record),
         None => Ok(()),
     }
 }
@@ -65,7 +65,7 @@ fn relay(container: &Locked) -> Result<Option<Relay>> {
 }
 
 /// Stays until the container is ready, without keeping others from it.
-fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result<()> {
+fn wait_until_ready(mut relay: Relay, container: Locked, record: &Record) -> Result<()> {
     container.unlock()?;
     let Some(init) = record.init.as_ref() else {
         return Ok(());
@@ -73,7 +73,7 @@ fn wait_until_ready(relay: &Relay, container: Locked, record: &Record) -> Result
     match init.open()? {
         Some(process) => relay.wait(&process, init.pid),
         // It has ended, but may have said so before.
-        None => relay.pass(init.pid).map(drop),
+        None => relay.pass_all(init.pid).map(drop),
     }
 }
 

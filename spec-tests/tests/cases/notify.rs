@@ -7,7 +7,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
 use spec_tests::runtime::{HANG, text, wait_until};
 use spec_tests::{Bundle, Case, Test};
 
@@ -66,6 +68,42 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(container.status(), "running");
     })
     .except(&[("runc", "looks before there is a container")]),
+    Case::runc(
+        "run stays with its container when the manager is gone",
+        |t| {
+            let manager = Manager::new(t);
+            let bundle =
+                Bundle::new(t).probe(&["notify", "READY=1", ";", "sleep", "300", ";", "exit", "7"]);
+            let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
+            let _container = t.adopt(&bundle.id);
+            manager.starts(&mut command);
+            drop(manager);
+            assert_eq!(t.spawn(&mut command).wait().code, 7);
+            t.call(&["state", &bundle.id])
+                .fails(1, &["container does not exist"]);
+        },
+    ),
+    Case::kernel(
+        "run passes signals on while the manager reads nothing, and readiness later",
+        |t| {
+            for reads in [false, true] {
+                let manager = Manager::new(t);
+                manager.is_full();
+                let bundle = Bundle::new(t).probe(&["notify", "READY=1", ";", "await", "15"]);
+                let mut command = t.command(&["run", "-b", text(&bundle.path), &bundle.id]);
+                let _container = t.adopt(&bundle.id);
+                let mut running = t.spawn(manager.starts(&mut command));
+                running.wait_for("ready");
+                if reads {
+                    while manager.hears().0 != "READY=1\n" {}
+                }
+                kill(Pid::from_raw(running.pid()), Signal::SIGTERM).expect("kill");
+                running.wait().ok();
+                std::fs::remove_file(&manager.path).expect("unlink");
+            }
+        },
+    )
+    .except(&[("runc", "waits for it before it ends")]),
 ];
 
 /// A service manager's end of `NOTIFY_SOCKET`.
@@ -129,6 +167,13 @@ impl Manager {
         running.wait().ok();
         assert_eq!(container.status(), "running");
         self.hears_nothing();
+    }
+
+    /// Fills its queue, as if it did not read.
+    fn is_full(&self) {
+        let sender = UnixDatagram::unbound().expect("socket");
+        sender.set_nonblocking(true).expect("fcntl");
+        while sender.send_to(b"STATUS=", &self.path).is_ok() {}
     }
 
     #[track_caller]
