@@ -164,7 +164,7 @@ impl Systemd {
             Instance::System => "systemd",
             Instance::User => "the user's systemd",
         };
-        let connection = Connection::open(&addresses, PATIENCE)
+        let connection = Connection::open(&addresses, NAME, PATIENCE)
             .context(|| format!("reach {whose}"))
             .map_err(|error| {
                 error.with_hint("is systemd running here? else use --cgroup-manager cgroupfs")
@@ -356,13 +356,7 @@ impl Systemd {
         let rule = format!(
             "type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='JobRemoved'"
         );
-        self.connection.send(&Call {
-            destination: Some("org.freedesktop.DBus"),
-            path: "/org/freedesktop/DBus",
-            interface: "org.freedesktop.DBus",
-            member: "AddMatch",
-            arguments: &[Value::text(rule)],
-        })?;
+        self.connection.ask_bus("AddMatch", &[Value::text(rule)])?;
         self.call("Subscribe", &[])?;
         Ok(())
     }

@@ -26,6 +26,8 @@ mod exec;
 mod fallbacks;
 #[path = "cases/faults.rs"]
 mod faults;
+#[path = "cases/forged_bus.rs"]
+mod forged_bus;
 #[path = "cases/guarded_host.rs"]
 mod guarded_host;
 #[path = "cases/hooks.rs"]

@@ -114,6 +114,9 @@ pub enum Kind {
 pub struct Message {
     /// What it is.
     pub kind: Kind,
+    /// Who sent it, as the bus says, which lets nobody say it himself; without a
+    /// bus whatever the other end says.
+    pub sender: Option<String>,
     /// The call that it answers.
     pub reply_to: Option<u32>,
     /// The name of a signal.
@@ -124,8 +127,26 @@ pub struct Message {
     pub arguments: Vec<Value>,
 }
 
-/// The longest message that is read; systemd's are a few hundred bytes.
+/// What comes next on a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The beginning of a message.
+    Partial,
+    /// A message of somebody who is not believed, and its length in bytes. What is
+    /// in it was not looked at, and most of it may still be on its way.
+    Foreign(usize),
+    /// A message, and its length in bytes.
+    Whole(Message, usize),
+}
+
+/// The longest message that there may be. Source: D-Bus Specification, "Message
+/// Format".
+const MAXIMUM: usize = 128 << 20;
+/// The longest body that is read; systemd's are a few hundred bytes.
 const LONGEST: usize = 1 << 20;
+/// The longest header that is read: names have 255 bytes at most, and the path of
+/// a unit has three for each of its name's.
+const LONGEST_HEADER: usize = 16 << 10;
 /// How deep values may be nested (the specification allows 64).
 const DEEPEST: u32 = 16;
 /// The fixed part of a message.
@@ -137,6 +158,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 impl Call<'_> {
@@ -178,13 +200,19 @@ impl Call<'_> {
 }
 
 impl Message {
-    /// Takes the first message off `bytes`: `None` while it is not whole.
+    /// What `bytes` begin with. Only what comes from a sender that is `believed` is
+    /// read; it is asked about `None` where a header names no sender, or can't be
+    /// read to tell.
     ///
     /// # Errors
-    /// Why the bytes are no message.
-    pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Self>, &'static str> {
+    /// Why the bytes are no message, or what somebody who is believed says is none
+    /// that we can read.
+    pub fn next(
+        bytes: &[u8],
+        believed: impl Fn(Option<&str>) -> bool,
+    ) -> Result<Next, &'static str> {
         let Some(fixed) = bytes.first_chunk::<FIXED>() else {
-            return Ok(None);
+            return Ok(Next::Partial);
         };
         let is_big = match fixed[0] {
             b'l' => false,
@@ -196,24 +224,39 @@ impl Message {
             at: 4,
             is_big,
         };
-        let mut number = || reader.word().map_or(LONGEST, |number| number as usize);
+        let mut number = || reader.word().map_or(MAXIMUM, |number| number as usize);
         let (body, _serial, fields) = (number(), number(), number());
-        let begin = (FIXED + fields.min(LONGEST)).next_multiple_of(8);
-        let end = begin + body.min(LONGEST);
-        if body >= LONGEST || fields >= LONGEST {
+        let begin = FIXED + fields.min(MAXIMUM).next_multiple_of(8);
+        let end = begin + body.min(MAXIMUM);
+        if end > MAXIMUM {
             return Err("a message that is too long");
         }
-        if bytes.len() < end {
-            return Ok(None);
+        let is_read = fields <= LONGEST_HEADER;
+        if is_read && bytes.len() < begin {
+            return Ok(Next::Partial);
         }
-        let message: Vec<u8> = bytes.drain(..end).collect();
-        let read = Self::parse(&message, begin, is_big);
-        read.map(Some).ok_or("a message that can't be read")
+        let header = bytes.get(..begin).filter(|_| is_read);
+        let header = header.and_then(|header| Self::header(header, is_big));
+        let sender = header.as_ref().and_then(|(it, _)| it.sender.as_deref());
+        if !believed(sender) {
+            return Ok(Next::Foreign(end));
+        }
+        if !is_read || body > LONGEST {
+            return Err("a message that is too long");
+        }
+        let (mut message, types) = header.ok_or("a message that can't be read")?;
+        let Some(body) = bytes.get(begin..end) else {
+            return Ok(Next::Partial);
+        };
+        let read = Self::arguments(body, &types, is_big);
+        message.arguments = read.ok_or("a message that can't be read")?;
+        Ok(Next::Whole(message, end))
     }
 
-    fn parse(bytes: &[u8], body: usize, is_big: bool) -> Option<Self> {
+    /// The message of a header, without what it carries, and the types of that.
+    fn header(bytes: &[u8], is_big: bool) -> Option<(Self, String)> {
         let mut header = Reader {
-            bytes: &bytes[..body],
+            bytes,
             at: FIXED - 4,
             is_big,
         };
@@ -224,6 +267,7 @@ impl Message {
                 4 => Kind::Signal,
                 _ => Kind::Other,
             },
+            sender: None,
             reply_to: None,
             member: String::new(),
             error: String::new(),
@@ -244,20 +288,25 @@ impl Message {
                 (MEMBER, Value::String(name)) => message.member.clone_from(name),
                 (ERROR_NAME, Value::String(name)) => message.error.clone_from(name),
                 (REPLY_SERIAL, Value::Uint32(serial)) => message.reply_to = Some(*serial),
+                (SENDER, Value::String(name)) => message.sender = Some(name.clone()),
                 (SIGNATURE, Value::Signature(signature)) => types.clone_from(signature),
                 _ => {}
             }
         }
+        Some((message, types))
+    }
+
+    fn arguments(body: &[u8], mut types: &str, is_big: bool) -> Option<Vec<Value>> {
         let mut reader = Reader {
-            bytes: &bytes[body..],
+            bytes: body,
             at: 0,
             is_big,
         };
-        let mut types = types.as_str();
+        let mut arguments = Vec::new();
         while !types.is_empty() {
-            message.arguments.push(reader.value(&mut types, 0)?);
+            arguments.push(reader.value(&mut types, 0)?);
         }
-        Some(message)
+        Some(arguments)
     }
 }
 
@@ -466,7 +515,7 @@ fn first_type(types: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A message as a bus sends it, with the arguments that follow.
@@ -497,6 +546,37 @@ mod tests {
 
     fn field(code: u8, value: Value) -> Value {
         Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))])
+    }
+
+    /// A signal that `sender` sent.
+    pub(in super::super) fn signal(sender: &str, member: &str, arguments: &[Value]) -> Vec<u8> {
+        let fields = vec![
+            field(SIGNATURE, Value::Signature(signature(arguments))),
+            field(MEMBER, Value::text(member)),
+            field(SENDER, Value::text(sender)),
+        ];
+        sent(4, fields, arguments)
+    }
+
+    /// The return of the call `serial`, as `sender` sent it.
+    pub(in super::super) fn returned(sender: &str, serial: u32, arguments: &[Value]) -> Vec<u8> {
+        let fields = vec![
+            field(SIGNATURE, Value::Signature(signature(arguments))),
+            field(REPLY_SERIAL, Value::Uint32(serial)),
+            field(SENDER, Value::text(sender)),
+        ];
+        sent(2, fields, arguments)
+    }
+
+    fn anybody(_: Option<&str>) -> bool {
+        true
+    }
+
+    fn whole(bytes: &[u8]) -> (Message, usize) {
+        match Message::next(bytes, anybody) {
+            Ok(Next::Whole(message, length)) => (message, length),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -553,22 +633,21 @@ mod tests {
         ];
         let mut bytes = sent(2, fields, &values);
         bytes.extend_from_slice(b"l\x04");
-        let message = Message::take(&mut bytes).unwrap().unwrap();
+        let (message, length) = whole(&bytes);
         assert_eq!(message.arguments, values);
         assert_eq!((message.kind, message.reply_to), (Kind::Return, Some(3)));
         // What follows stays, for it is not whole.
-        assert_eq!(bytes, b"l\x04");
-        assert_eq!(Message::take(&mut bytes), Ok(None));
+        assert_eq!(&bytes[length..], b"l\x04");
+        assert_eq!(Message::next(&bytes[length..], anybody), Ok(Next::Partial));
     }
 
     #[test]
     fn a_message_of_the_other_byte_order_is_read() {
-        let mut bytes = b"B\x04\x00\x01\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x12\
+        let bytes = b"B\x04\x00\x01\x00\x00\x00\x04\x00\x00\x00\x01\x00\x00\x00\x12\
             \x08\x01g\x00\x01u\x00\x00\
             \x03\x01s\x00\x00\x00\x00\x01x\x00\x00\x00\x00\x00\x00\x00\
-            \x00\x00\x01\x02"
-            .to_vec();
-        let message = Message::take(&mut bytes).unwrap().unwrap();
+            \x00\x00\x01\x02";
+        let (message, _) = whole(bytes);
         assert_eq!(message.arguments, [Value::Uint32(258)]);
         assert_eq!((message.kind, &*message.member), (Kind::Signal, "x"));
     }
@@ -584,7 +663,8 @@ mod tests {
             &[Value::text("x")],
         );
         for cut in 0..good.len() {
-            assert_eq!(Message::take(&mut good[..cut].to_vec()), Ok(None), "{cut}");
+            let next = Message::next(&good[..cut], anybody);
+            assert_eq!(next, Ok(Next::Partial), "{cut}");
         }
         for (name, at, byte, expected) in [
             ("byte order", 0, b'x', "a message in no known byte order"),
@@ -600,10 +680,74 @@ mod tests {
         ] {
             let mut bytes = good.clone();
             bytes[at] = byte;
-            assert_eq!(Message::take(&mut bytes), Err(expected), "{name}");
+            assert_eq!(Message::next(&bytes, anybody), Err(expected), "{name}");
         }
         let deep = "a".repeat(40) + "y";
         let nested = sent(4, vec![field(SIGNATURE, Value::Signature(deep))], &[]);
-        assert!(Message::take(&mut nested.clone()).is_err());
+        assert!(Message::next(&nested, anybody).is_err());
+    }
+
+    #[test]
+    fn of_who_is_not_believed_the_length_is_read_and_no_more() {
+        let from = |name: &str| field(SENDER, Value::text(name));
+        let path = |length| field(PATH, Value::ObjectPath("/".repeat(length)));
+        let unreadable = || field(SIGNATURE, Value::Signature("?".to_owned()));
+        let text = |length| [Value::text("x".repeat(length))];
+        for (name, message) in [
+            ("a stranger", sent(4, vec![from(":1.66")], &[])),
+            (
+                "a name that begins alike",
+                sent(4, vec![from(":1.11")], &[]),
+            ),
+            ("nobody", sent(4, vec![], &[])),
+            ("a long body", sent(4, vec![from(":1.66")], &text(2 << 20))),
+            (
+                "a long header",
+                sent(4, vec![path(1 << 20), from(":1.1")], &[]),
+            ),
+            (
+                "what can't be read",
+                sent(4, vec![unreadable(), from(":1.66")], &text(1)),
+            ),
+            (
+                "a header that can't be read",
+                sent(4, vec![Value::Struct(vec![Value::Byte(9)])], &[]),
+            ),
+        ] {
+            let known = |sender: Option<&str>| sender == Some(":1.1");
+            // Nothing of the body is needed to know.
+            let most = FIXED + LONGEST_HEADER.min(message.len() - FIXED);
+            let next = Message::next(&message[..most], known);
+            assert_eq!(next, Ok(Next::Foreign(message.len())), "{name}");
+        }
+        // The longest that there may be, by its fixed part and its header alone.
+        let mut longest = sent(4, vec![from(":1.66")], &[]);
+        let body = u32::try_from(MAXIMUM - longest.len()).unwrap();
+        longest[4..8].copy_from_slice(&body.to_le_bytes());
+        let nobody = |_: Option<&str>| false;
+        let next = Message::next(&longest, nobody);
+        assert_eq!(next, Ok(Next::Foreign(MAXIMUM)));
+        longest[4..8].copy_from_slice(&(body + 1).to_le_bytes());
+        let next = Message::next(&longest, nobody);
+        assert_eq!(next, Err("a message that is too long"));
+    }
+
+    #[test]
+    fn no_byte_of_a_strangers_header_ends_the_conversation() {
+        let fields = vec![
+            field(SIGNATURE, Value::Signature("a(sv)".to_owned())),
+            field(REPLY_SERIAL, Value::Uint32(1)),
+            field(SENDER, Value::text(":1.66")),
+        ];
+        let message = sent(4, fields, &[]);
+        for at in FIXED..message.len() {
+            for byte in 0..=u8::MAX {
+                let mut message = message.clone();
+                message[at] = byte;
+                let next = Message::next(&message, |sender| sender == Some(":1.1"));
+                let whole = message.len();
+                assert_eq!(next, Ok(Next::Foreign(whole)), "{byte:#x} at {at}");
+            }
+        }
     }
 }

@@ -8,12 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use spec_tests::runtime::{Container, Outcome, text, wait_until};
 use spec_tests::{Bundle, Case, Needs, Test};
 
 use crate::checkpoint::{self, counting};
+use crate::forged_bus;
 
 pub(crate) const CASES: &[Case] = &[
     runc("the container is a scope in its slice", |t| {
@@ -254,6 +256,34 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .needs(Needs::Systemd),
+    Case::kernel(
+        "what another user sends over the bus in systemd's name is not believed",
+        |t| {
+            let bundle = scope(t, "system.slice");
+            let container = t.adopt(&bundle.id);
+            let socket = t.directory.join("bus");
+            let delivered = forged_bus::listen(&socket);
+            let call = |args: &[&str]| {
+                let mut command = t.command(args);
+                let address = format!("unix:path={}", text(&socket));
+                command.env("DBUS_SYSTEM_BUS_ADDRESS", address);
+                t.spawn(&mut command).wait()
+            };
+            let create = ["--systemd-cgroup", "create", "--bundle"];
+            call(&[&create[..], &[text(&bundle.path), &bundle.id]].concat()).ok();
+            // Two about each job: that of the scope's start, and that of its end.
+            assert_eq!(delivered.load(Ordering::SeqCst), 2);
+            let path = own_cgroup(container.pid());
+            assert_eq!(path, format!("/system.slice/{}", unit(&bundle)));
+            container.start().ok();
+            container.kill("KILL").ok();
+            container.wait_status("stopped");
+            call(&["delete", &bundle.id]).ok();
+            nothing_left(t, &bundle);
+        },
+    )
+    .needs(Needs::Systemd)
+    .except(&[("runc", "1.1.5 hangs on the bus of this case")]),
     ours(
         "an update below what is in use is refused before systemd hears of it",
         |t| {
