@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use spec_tests::bundle::push;
 use spec_tests::runtime::{text, wait_until};
 use spec_tests::{Bundle, Case, Test};
 
@@ -40,6 +41,36 @@ pub(crate) const CASES: &[Case] = &[
         assert!(!text(&exe).contains("memfd"), "{exe:?}");
     })
     .except(&[("runc", "seals a copy in memory")]),
+    Case::runc(
+        "a container opens the host's console only where config.json allows it",
+        |t| {
+            let bundle = |rules: &[Value]| {
+                let bundle = Bundle::new(t)
+                    .probe(&["mknod", "/con", "20600", "5", "1", ";", "open", "/con", "0"]);
+                bundle.with(|config| {
+                    for set in ["bounding", "effective", "permitted"] {
+                        push(
+                            &mut config["process"]["capabilities"][set],
+                            json!("CAP_MKNOD"),
+                        );
+                    }
+                    config["linux"]["resources"]["devices"] = json!(rules);
+                })
+            };
+            let rule = |allow: bool, minor: i64| json!({ "allow": allow, "type": "c", "major": 5, "minor": minor, "access": "rwm" });
+            let none = json!({ "allow": false, "access": "rwm" });
+            for rules in [&[none.clone()][..], &[none.clone(), rule(false, 1)]] {
+                let answers = t.run(&bundle(rules)).ok().answers();
+                assert_eq!(
+                    answers,
+                    [json!({ "value": 0 }), json!({ "errno": PERMISSION })]
+                );
+            }
+            // The kernel answers in its own way where it has none.
+            let answers = t.run(&bundle(&[none, rule(true, 1)])).ok().answers();
+            assert_ne!(answers[1], json!({ "errno": PERMISSION }));
+        },
+    ),
     Case::kernel("no process enters a container in the making", |t| {
         // Its mount namespace still shows the root of the host.
         let reached = t.directory.join("reached");

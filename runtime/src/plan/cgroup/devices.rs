@@ -128,16 +128,15 @@ impl fmt::Display for Device {
 }
 
 /// The default rules: node, major, minor. Those with a node give way to an
-/// entry of `linux.devices` at the same path.
-const DEFAULT_DEVICES: [(Option<&str>, u32, Option<u32>); 10] = [
+/// entry of `linux.devices` at the same path. As in runc 5:1 is none of them: it
+/// is the host's console, while a container's own is a terminal of devpts.
+const DEFAULT_DEVICES: [(Option<&str>, u32, Option<u32>); 9] = [
     (Some("/dev/null"), 1, Some(3)),
     (Some("/dev/random"), 1, Some(8)),
     (Some("/dev/full"), 1, Some(7)),
     (Some("/dev/tty"), 5, Some(0)),
     (Some("/dev/zero"), 1, Some(5)),
     (Some("/dev/urandom"), 1, Some(9)),
-    // /dev/console
-    (None, 5, Some(1)),
     // /dev/pts/N
     (None, 136, None),
     // /dev/ptmx
@@ -468,7 +467,7 @@ mod tests {
             ..Linux::default()
         };
         let defaults = "+c *:* m, +b *:* m, +c 1:3 rwm, +c 1:8 rwm, +c 1:7 rwm, +c 5:0 rwm, \
-                        +c 1:5 rwm, +c 1:9 rwm, +c 5:1 rwm, +c 136:* rwm, +c 5:2 rwm, +c 10:200 rwm";
+                        +c 1:5 rwm, +c 1:9 rwm, +c 136:* rwm, +c 5:2 rwm, +c 10:200 rwm";
         assert_eq!(rules(&linux).unwrap(), parse(&format!("-a, {defaults}")));
         linux.resources = None;
         linux.devices.push(crate::spec::Device {

@@ -683,7 +683,7 @@ mod tests {
             Some(
                 "DevicePolicy=strict DeviceAllow=[(block-* m) (char-* m) (/dev/char/1:3 rwm) \
                  (/dev/char/1:5 rwm) (/dev/char/1:7 rwm) (/dev/char/1:8 rwm) (/dev/char/1:9 rwm) \
-                 (/dev/char/5:0 rwm) (/dev/char/5:1 rwm) (/dev/char/5:2 rwm) \
+                 (/dev/char/5:0 rwm) (/dev/char/5:2 rwm) \
                  (/dev/char/10:200 rwm) (char-pts rwm)]"
             )
         );
