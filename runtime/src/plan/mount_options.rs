@@ -235,6 +235,18 @@ pub struct Options {
     pub data: Vec<(String, Option<String>)>,
 }
 
+impl Options {
+    /// The attributes of the mount itself: the recursive ones are set last.
+    #[must_use]
+    pub fn of_mount(&self) -> Attributes {
+        let (first, last) = (self.attributes, self.recursive);
+        Attributes {
+            set: first.set & !last.clear | last.set,
+            clear: first.clear & !last.set | last.clear,
+        }
+    }
+}
+
 /// What becomes of a symbolic link that is the last part of a bind mount's
 /// source or destination; crun's options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -515,6 +527,23 @@ mod tests {
             assert_eq!(got.attributes, Attributes { set, clear }, "{words}");
             assert_eq!(got.recursive, Attributes::default(), "{words}");
             assert!(got.data.is_empty(), "{words}");
+        }
+    }
+
+    #[test]
+    fn recursive_attributes_win_at_the_mount_itself() {
+        for (words, set, clear) in [
+            ("ro", 0x1, 0x0),
+            ("rro", 0x1, 0x0),
+            ("ro rrw nosuid", 0x2, 0x1),
+            ("rw rro", 0x1, 0x0),
+            ("noatime rstrictatime", 0x20, 0x70),
+        ] {
+            assert_eq!(
+                parse(words).of_mount(),
+                Attributes { set, clear },
+                "{words}"
+            );
         }
     }
 

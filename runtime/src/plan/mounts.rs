@@ -333,6 +333,9 @@ impl Rootfs {
     fn add(&mut self, mut mount: Mount, context: &MountContext<'_>) {
         match &mount.what {
             What::Filesystem { fstype, .. } if fstype == "cgroup" || fstype == "cgroup2" => {
+                // What is mounted for it has nothing below, and is dressed by these.
+                mount.options.attributes = mount.options.of_mount();
+                mount.options.recursive = Attributes::default();
                 if Defence::ReadonlyCgroups.is_out() {
                     mount.options.attributes.set &= !Attributes::RDONLY;
                 }

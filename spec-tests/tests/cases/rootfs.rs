@@ -501,6 +501,22 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(answers[2], json!({ "errno": READ_ONLY }));
     })
     .needs(Needs::V1),
+    Case::kernel("a cgroup mount with rro is read-only, with a cgroup namespace and without", |t| {
+        let inside = if t.view == "v2" { "/sys/fs/cgroup/x" } else { "/sys/fs/cgroup/pids/x" };
+        for namespace in [true, false] {
+            let bundle = Bundle::new(t)
+                .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "rro"])
+                .probe(&["mkdir", inside, ";", "mkdir", "/sys/fs/cgroup/x"])
+                .with(|config| {
+                    if namespace {
+                        push(&mut config["linux"]["namespaces"], json!({ "type": "cgroup" }));
+                    }
+                });
+            let answers = t.run(&bundle).ok().answers();
+            assert_eq!(answers, [json!({ "errno": READ_ONLY }), json!({ "errno": READ_ONLY })]);
+        }
+    })
+    .except(&[("runc", "1.1.5 mounts v1 cgroups without it")]),
     Case::runc("the cgroup2 mount is read-only, with a cgroup namespace and without", |t| {
         for namespace in [true, false] {
             let bundle = Bundle::new(t)

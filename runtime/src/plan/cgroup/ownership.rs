@@ -16,7 +16,7 @@ pub(in crate::plan) fn owner(spec: &Spec, namespaces: &Namespaces) -> Option<u32
     let writable = |mount: &crate::spec::Mount| {
         mount.source.as_deref() == Some("cgroup")
             && clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
-            && !Options::parse(&mount.options).attributes.read_only()
+            && !Options::parse(&mount.options).of_mount().read_only()
     };
     if !namespaces.creates(NamespaceType::Cgroup) || !spec.mounts.iter().any(writable) {
         return None;
@@ -46,6 +46,7 @@ mod tests {
         let mount =
             r#""mounts":[{"destination":"/sys/fs/cgroup/","type":"cgroup","source":"cgroup"}]"#;
         let read_only = mount.replace("\"source\"", "\"options\":[\"ro\"],\"source\"");
+        let all_read_only = mount.replace("\"source\"", "\"options\":[\"rro\"],\"source\"");
         let bound = mount.replace("\"source\":\"cgroup\"", "\"source\":\"/sys/fs/cgroup\"");
         let maps = r#""uidMappings":[{"containerID":0,"hostID":5000,"size":10},{"containerID":20,"hostID":7000,"size":1}],
             "gidMappings":[{"containerID":0,"hostID":5000,"size":10}]"#;
@@ -56,6 +57,7 @@ mod tests {
             ("of the second range", 20, mount, both, maps, Some(7000)),
             ("unmapped", 11, mount, both, maps, None),
             ("read-only", 0, &read_only, both, maps, None),
+            ("all read-only", 0, &all_read_only, both, maps, None),
             ("a bind", 0, &bound, both, maps, None),
             ("no mount", 0, r#""mounts":[]"#, both, maps, None),
             (
