@@ -97,7 +97,10 @@ impl Parser<'_> {
                     .to_owned();
                 match types.strip_prefix('a') {
                     Some(of) => self.array(depth, Some(of)),
-                    None => self.value(depth).filter(|value| value.signature() == types),
+                    None => {
+                        let value = self.value(depth + 1)?;
+                        (value.signature() == types).then_some(value)
+                    }
                 }
             }
             '0'..='9' | '-' | '+' => self.number("int32"),
@@ -293,6 +296,7 @@ mod tests {
             ("Name", "word 1", value("word 1")),
             ("Name", "'\0'", value("'\0'")),
             ("Name", &"[".repeat(99), value(&"[".repeat(99))),
+            ("Name", "@ 1", value("@ 1")),
             (
                 "RuntimeMaxSec",
                 "'5'",
@@ -309,5 +313,7 @@ mod tests {
             let expected = format!("config.json: annotations[{key:?}]: {expected}");
             assert_eq!(error, expected);
         }
+        // Of one so long the error has both ends.
+        parse(&format!("{PREFIX}Name"), &"@".repeat(1 << 20)).unwrap_err();
     }
 }
