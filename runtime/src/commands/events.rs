@@ -84,7 +84,9 @@ fn stream(
         }
         watch => Some(watch?),
     };
-    let mut next = Instant::now() + interval;
+    // One beyond the end of time never comes.
+    let after = |interval| Instant::now().checked_add(interval);
+    let mut next = after(interval);
     loop {
         let watched = oom.as_ref().map(|watch| watch.fd());
         if wait(init.as_ref(), watched.as_slice(), next)? {
@@ -99,20 +101,26 @@ fn stream(
         if cgroup.is_empty()? {
             return Ok(());
         }
-        if Instant::now() >= next {
+        if next.is_some_and(|next| Instant::now() >= next) {
             line("stats", id, Some(stats(cgroup, groups)?))?;
-            next = Instant::now() + interval;
+            next = after(interval);
         }
     }
 }
 
 /// Waits for one of `fds` or the end of `process`, at most until `deadline`:
 /// whether it ended.
-fn wait(process: Option<&Handle>, fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool> {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn wait(
+    process: Option<&Handle>,
+    fds: &[BorrowedFd<'_>],
+    deadline: Option<Instant>,
+) -> Result<bool> {
     // Rounded up, so that a wait is never over before its time; a longer one
     // than poll takes is waited for in parts.
-    let left = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+    let left = deadline
+        .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        .and_then(|left| u16::try_from(left.as_millis() + 1).ok())
+        .unwrap_or(u16::MAX);
     match process {
         Some(process) => Ok(process.poll_end(fds, Some(left))?.0),
         None => {

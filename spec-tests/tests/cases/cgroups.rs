@@ -630,6 +630,30 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(stats["type"], "stats");
         assert!(stats["data"].is_object());
     })
+    Case::kernel(
+        "events with an interval beyond the end of time wait for the container",
+        |t| {
+            let container = t.start(&Bundle::new(t).probe(&["pause"]));
+            let args = [
+                "events",
+                "--interval",
+                "18000000000000000000s",
+                &container.id,
+            ];
+            let running = t.spawn(&mut t.command(&args));
+            wait_until("its sleep", || {
+                let pid = running.pid();
+                let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+                // poll(2) and ppoll(2) of x86_64 and aarch64.
+                call.is_ok_and(|call| ["7 ", "271 ", "73 "].iter().any(|n| call.starts_with(n)))
+            });
+            container.kill("KILL").ok();
+            container.wait_status("stopped");
+            container.delete().ok();
+            assert_eq!(running.wait().ok().stdout, "");
+        },
+    )
+    .except(&[("runc", "Go's durations end at 290 years")]),
     .needs(Needs::V2),
     Case::runc(
         "a cgroup of several levels is made, and its last level removed",
