@@ -250,6 +250,12 @@ pub struct Update {
     /// Memory and swap together, -1 for no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = values::bytes)]
     pub memory_swap: Option<i64>,
+    /// Kernel memory, which no kernel limits any more
+    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true, value_parser = values::bytes)]
+    pub kernel_memory: Option<i64>,
+    /// Buffers of TCP, on cgroup v1 where the kernel still limits them
+    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true, value_parser = values::bytes)]
+    pub kernel_memory_tcp: Option<i64>,
     /// Number of processes, -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,

@@ -85,6 +85,8 @@ fn from_flags(args: &Update) -> Resources {
             reservation: args.memory_reservation,
             swap: args.memory_swap,
             ..Memory::default()
+            kernel: args.kernel_memory,
+            kernel_tcp: args.kernel_memory_tcp,
         }),
         cpu: Some(Cpu {
             shares: args.cpu_share,

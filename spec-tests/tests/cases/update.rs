@@ -43,6 +43,16 @@ pub(crate) const CASES: &[Case] = &[
     })
     .needs(Needs::V2Limits)
     .except(&[("runc", "1.1.5 has neither field")]),
+    Case::runc(
+        "update takes the flags for kernel memory that runc has",
+        |t| {
+            let container = paused(t, json!({}));
+            let flags = "--kernel-memory 16777216 --kernel-memory-tcp 0 --pids-limit 19";
+            by_flags(t, &container, flags).ok();
+            assert_eq!(number(t, &container, "pids", "pids.max"), 19);
+        },
+    )
+    .needs(Needs::Limits),
     Case::runc("update changes the real-time limits by flags", |t| {
         let container = paused(t, json!({}));
         if !t
