@@ -9,7 +9,7 @@ use crate::cgroup::{Cgroup, NewRules};
 use crate::cli::{Global, Update};
 use crate::error::{Error, Kind, Result};
 use crate::log::Log;
-use crate::plan::cgroup::{devices, limits};
+use crate::plan::cgroup::{devices, limits, read_zero_pids};
 use crate::plan::intel_rdt::{IntelRdt, Schemas};
 use crate::resctrl::{self, Groups};
 use crate::spec::{BlockIo, Cpu, Linux, Memory, Pids, Resources, Spec};
@@ -55,6 +55,7 @@ fn update_cgroup(
     let mut resources = cgroup.complete(resources)?;
     let mut before = Before::new(container, &record.updated);
     check_as_before(&mut resources, &mut before)?;
+    zero_pids_as_before(&mut resources, &mut before)?;
     let limits = limits(&resources, &Hierarchies::read()?)?;
     for warning in limits.ignored {
         log.warn(warning);
@@ -84,9 +85,9 @@ fn from_flags(args: &Update) -> Resources {
             limit: args.memory,
             reservation: args.memory_reservation,
             swap: args.memory_swap,
-            ..Memory::default()
             kernel: args.kernel_memory,
             kernel_tcp: args.kernel_memory_tcp,
+            ..Memory::default()
         }),
         cpu: Some(Cpu {
             shares: args.cpu_share,
@@ -100,7 +101,8 @@ fn from_flags(args: &Update) -> Resources {
             idle: args.cpu_idle,
         }),
         pids: Some(Pids {
-            limit: args.pids_limit,
+            // As with runc, whatever the version of config.json.
+            limit: args.pids_limit.filter(|limit| *limit != 0),
         }),
         block_io: Some(BlockIo {
             weight: args.blkio_weight,
@@ -193,7 +195,14 @@ impl Given {
 struct Before<'a> {
     container: &'a Locked,
     updated: &'a Updated,
-    linux: Option<Linux>,
+    config: Option<Config>,
+}
+
+/// What is needed of config.json, with what the last update changed of it.
+#[derive(Default)]
+struct Config {
+    oci_version: String,
+    linux: Linux,
 }
 
 impl<'a> Before<'a> {
@@ -201,14 +210,14 @@ impl<'a> Before<'a> {
         Self {
             container,
             updated,
-            linux: None,
+            config: None,
         }
     }
 
-    fn linux(&mut self) -> Result<&Linux> {
-        if self.linux.is_none() {
-            let config = Spec::parse(&self.container.read(CONFIG)?)?;
-            let mut linux = config.linux.unwrap_or_default();
+    fn config(&mut self) -> Result<&Config> {
+        if self.config.is_none() {
+            let spec = Spec::parse(&self.container.read(CONFIG)?)?;
+            let mut linux = spec.linux.unwrap_or_default();
             let resources = linux.resources.get_or_insert_default();
             if let Some(devices) = &self.updated.devices {
                 resources.devices.clone_from(devices);
@@ -217,13 +226,17 @@ impl<'a> Before<'a> {
                 let memory = resources.memory.get_or_insert_default();
                 memory.check_before_update = Some(check);
             }
-            self.linux = Some(linux);
+            self.config = Some(Config {
+                oci_version: spec.oci_version,
+                linux,
+            });
         }
-        Ok(self.linux.get_or_insert_default())
+        Ok(self.config.get_or_insert_default())
     }
 
     fn resources(&mut self) -> Result<Resources> {
-        Ok(self.linux()?.resources.clone().unwrap_or_default())
+        let linux = &self.config()?.linux;
+        Ok(linux.resources.clone().unwrap_or_default())
     }
 }
 
@@ -235,6 +248,14 @@ fn check_as_before(resources: &mut Resources, before: &mut Before<'_>) -> Result
     {
         let memory_before = before.resources()?.memory;
         memory.check_before_update = memory_before.and_then(|memory| memory.check_before_update);
+    }
+    Ok(())
+}
+
+/// A document has no version: it goes by that of config.json.
+fn zero_pids_as_before(resources: &mut Resources, before: &mut Before<'_>) -> Result<()> {
+    if resources.pids.as_ref().and_then(|pids| pids.limit) == Some(0) {
+        read_zero_pids(resources, &before.config()?.oci_version);
     }
     Ok(())
 }
@@ -253,7 +274,7 @@ fn new_device_rules(
     if old.devices == resources.devices {
         return Ok(None);
     }
-    let linux = before.linux()?;
+    let linux = &before.config()?.linux;
     let rules = |resources: Resources| {
         devices::rules(&Linux {
             resources: Some(resources),

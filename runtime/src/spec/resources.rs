@@ -109,7 +109,7 @@ pub struct Cpu {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Pids {
-    /// -1 is unlimited; 0 is a limit.
+    /// -1 is unlimited; 0 is a limit from version 1.3.0 on, before it says nothing.
     pub limit: Option<i64>,
 }
 

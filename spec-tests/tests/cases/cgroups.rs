@@ -180,6 +180,26 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(t.knob("pids", &container.id, "pids.max"), "max");
     })
     .needs(Needs::V1),
+    Case::runc(
+        "a pids limit of 0 is none in a document before 1.3.0",
+        |t| {
+            for version in ["1.0.2-dev", "1.2.1"] {
+                let bundle = limited(t, json!({ "pids": { "limit": 0 } }))
+                    .with(|config| config["ociVersion"] = json!(version));
+                let container = t.create(&bundle);
+                assert_eq!(t.knob("pids", &container.id, "pids.max"), "max");
+            }
+        },
+    )
+    .needs(Needs::V1),
+    Case::kernel("a pids limit of 0 is one from 1.3.0 on", |t| {
+        let bundle = limited(t, json!({ "pids": { "limit": 0 } }))
+            .with(|config| config["ociVersion"] = json!("1.3.0"));
+        let container = t.create(&bundle);
+        assert_eq!(t.knob("pids", &container.id, "pids.max"), "1");
+    })
+    .needs(Needs::V1)
+    .except(&[("runc", "1.1.5 knows no such version")]),
     Case::runc("a program over its memory limit is killed with 137", |t| {
         let bundle = Bundle::new(t)
             .probe(&["touch-memory", "200"])
@@ -413,12 +433,15 @@ pub(crate) const CASES: &[Case] = &[
         for (flags, max) in [
             ("--pids-limit 40", "40"),
             ("--memory 67108864", "40"),
+            ("--pids-limit 0", "40"),
             ("--pids-limit -1", "max"),
             ("--pids-limit 7", "7"),
         ] {
             by_flags(t, &container, flags);
             holds(t, &container, flags, "pids", &["pids.max"], &[max]);
         }
+        by_document(t, &container, &json!({ "pids": { "limit": 0 } }));
+        holds(t, &container, "a document", "pids", &["pids.max"], &["7"]);
     })
     .needs(Needs::V1),
     Case::runc("update changes the memory reservation alone", |t| {
@@ -607,29 +630,6 @@ pub(crate) const CASES: &[Case] = &[
         );
     })
     .needs(Needs::V1),
-    Case::runc("events tells an out-of-memory kill", |t| {
-        let bundle = Bundle::new(t)
-            .probe(&["pause"])
-            .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 40 << 20 }));
-        let container = t.start(&bundle);
-        let args = ["events", "--interval", "1s", &container.id];
-        let mut running = t.spawn(&mut t.command(&args));
-        running.wait_for("\"type\":\"stats\"");
-        assert_eq!(container.probe(&[], &["touch-memory", "200"]).code, 137);
-        running.wait_for("\"type\":\"oom\"");
-        container.kill("KILL").ok();
-        container.wait_status("stopped");
-        container.delete().ok();
-        running.wait().ok();
-    })
-    .needs(Needs::Limits),
-    Case::kernel("events --stats in the v2 view names the processes", |t| {
-        let bundle = limited(t, json!({}));
-        let container = t.start(&bundle);
-        let stats = t.call(&["events", "--stats", &container.id]).json();
-        assert_eq!(stats["type"], "stats");
-        assert!(stats["data"].is_object());
-    })
     Case::kernel(
         "events with an interval beyond the end of time wait for the container",
         |t| {
@@ -654,6 +654,29 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .except(&[("runc", "Go's durations end at 290 years")]),
+    Case::runc("events tells an out-of-memory kill", |t| {
+        let bundle = Bundle::new(t)
+            .probe(&["pause"])
+            .with(|config| config["linux"]["resources"]["memory"] = json!({ "limit": 40 << 20 }));
+        let container = t.start(&bundle);
+        let args = ["events", "--interval", "1s", &container.id];
+        let mut running = t.spawn(&mut t.command(&args));
+        running.wait_for("\"type\":\"stats\"");
+        assert_eq!(container.probe(&[], &["touch-memory", "200"]).code, 137);
+        running.wait_for("\"type\":\"oom\"");
+        container.kill("KILL").ok();
+        container.wait_status("stopped");
+        container.delete().ok();
+        running.wait().ok();
+    })
+    .needs(Needs::Limits),
+    Case::kernel("events --stats in the v2 view names the processes", |t| {
+        let bundle = limited(t, json!({}));
+        let container = t.start(&bundle);
+        let stats = t.call(&["events", "--stats", &container.id]).json();
+        assert_eq!(stats["type"], "stats");
+        assert!(stats["data"].is_object());
+    })
     .needs(Needs::V2),
     Case::runc(
         "a cgroup of several levels is made, and its last level removed",

@@ -349,7 +349,10 @@ pub fn cgroup(
         ..CgroupPlan::default()
     };
     if let Some(resources) = &linux.resources {
-        let limits = limits(resources, hierarchies).map_err(|error| error.within("config.json"))?;
+        let mut resources = resources.clone();
+        read_zero_pids(&mut resources, &spec.oci_version);
+        let limits =
+            limits(&resources, hierarchies).map_err(|error| error.within("config.json"))?;
         plan.writes = limits.writes;
         plan.warnings = limits.ignored;
     }
@@ -359,6 +362,20 @@ pub fn cgroup(
     }
     plan.unit = unit;
     Ok(plan)
+}
+
+/// Takes a `pids.limit` of 0 out of the resources of a document of this version
+/// where it says that there is none, as runc and engines have it: before 1.3.0,
+/// which makes it the number of tasks to begin with (runtime-spec 1279).
+pub fn read_zero_pids(resources: &mut Resources, oci_version: &str) {
+    let mut numbers = oci_version.split(['.', '-', '+']).map(str::parse::<u64>);
+    let counts = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (1, 3),
+        _ => false,
+    };
+    if !counts && let Some(pids) = &mut resources.pids {
+        pids.limit = pids.limit.filter(|limit| *limit != 0);
+    }
 }
 
 /// The limits in the words of this host, all but the devices: for a new
@@ -653,6 +670,26 @@ mod tests {
             )
             .unwrap_err();
             assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn no_tasks_is_a_limit_from_version_1_3_on() {
+        for (version, limit, expected) in [
+            ("", 0, None),
+            ("1.0.2-dev", 0, None),
+            ("1.2.1", 0, None),
+            ("1.2.1", -1, Some(-1)),
+            ("1.0.2-dev", 7, Some(7)),
+            ("1.3.0-rc.1", 0, Some(0)),
+            ("1.3.0", 0, Some(0)),
+            ("1.10.0", 0, Some(0)),
+            ("2.0.0+x", 0, Some(0)),
+        ] {
+            let json = format!(r#"{{"pids":{{"limit":{limit}}}}}"#);
+            let mut resources = Resources::parse(json.as_bytes()).unwrap();
+            read_zero_pids(&mut resources, version);
+            assert_eq!(resources.pids.unwrap().limit, expected, "{version} {limit}");
         }
     }
 

@@ -8,7 +8,8 @@ use crate::spec::{BlockIo, Cpu, HugepageLimit, Memory, Network, Resources, Throt
 /// The writes that `resources` asks for, all but the devices.
 ///
 /// Zero is "not given" for everything but `pids.limit`, as Go's encoders leave
-/// nothing out: runc reads it the same way.
+/// nothing out: runc reads it the same way. That of an older document, where it
+/// is none either, [`super::read_zero_pids`] has taken out.
 ///
 /// # Errors
 /// A value that the kernel would cut to size instead of refusing it.
