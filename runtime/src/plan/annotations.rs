@@ -46,8 +46,10 @@ impl Annotations {
                 None => Err(error(&format!("{value:?} is not absolute"))),
             };
             match key.as_str() {
-                "run.oci.keep_original_groups" => planned.keep_groups = true,
-                "run.oci.seccomp_fail_unknown_syscall" => planned.refuse_unknown_syscalls = true,
+                "run.oci.keep_original_groups" => planned.keep_groups = value != "0",
+                "run.oci.seccomp_fail_unknown_syscall" => {
+                    planned.refuse_unknown_syscalls = value != "0";
+                }
                 "run.oci.seccomp.receiver" => planned.seccomp_receiver = path()?,
                 "run.oci.pidfd_receiver" => planned.pidfd_receiver = path()?,
                 "run.oci.mount_context_type" => {
@@ -116,6 +118,8 @@ mod tests {
             (
                 "run.oci.seccomp.receiver",
                 "/s",
+            ("run.oci.keep_original_groups", "0", none()),
+            ("run.oci.seccomp_fail_unknown_syscall", "0", none()),
                 Annotations {
                     seccomp_receiver: Some("/s".into()),
                     ..none()

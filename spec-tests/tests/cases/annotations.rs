@@ -57,6 +57,8 @@ pub(crate) const CASES: &[Case] = &[
         let running = t.spawn(&mut command);
         let container = t.adopt(&bundle.id);
         running.wait().ok();
+            t.run(&bundle().annotation("run.oci.seccomp_fail_unknown_syscall", "0"))
+                .ok();
         let (_, listener) = receiver.receive();
         let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
         let link = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("readlink");
