@@ -15,12 +15,15 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::fs::{FileType, OFlags};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::hooks::{Hook, Hooks};
 use crate::sys::descriptors::{self, CloseRange};
+use crate::sys::file;
 use crate::sys::handle::Handle;
 use crate::sys::mutation::Defence;
 use crate::sys::process::{self, Clone, Ended, Forked};
@@ -85,11 +88,12 @@ struct Log {
 }
 
 impl Output {
-    /// Opens the files, which are the user's: links are followed, as
-    /// `/dev/stderr` is one. Who opens a FIFO must find a reader.
+    /// Opens the files, and makes those that are not there. Their names may come
+    /// from an image, so what is no regular file is not even opened: a device
+    /// may act on that, and a link leads elsewhere.
     ///
     /// # Errors
-    /// Those of open(2), with the annotation.
+    /// A file that is not regular, those of open(2), with the annotation.
     pub fn open(planned: &plan::hooks::Output) -> Result<Self> {
         let open = |name: &str, path: &Option<PathBuf>| {
             let opened = path.as_deref().map(Log::open).transpose();
@@ -135,20 +139,30 @@ impl Output {
 
 impl Log {
     fn open(path: &Path) -> Result<Self> {
-        let opened = fs::File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            // A FIFO that nobody reads is an error, and no terminal becomes ours.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path);
-        let file = sys::call(opened, || format!("open({path:?}, O_APPEND)"))?;
-        let is_file = file.metadata().is_ok_and(|found| found.is_file());
+        let append = |path: &Path, is_new: bool| {
+            let mut options = fs::File::options();
+            let opened = options.append(true).create_new(is_new).mode(0o600);
+            sys::call(opened.open(path), || format!("open({path:?}, O_APPEND)"))
+        };
+        let trusting = Defence::RegularHookFile.is_out();
+        let links = match trusting {
+            true => OFlags::empty(),
+            false => OFlags::NOFOLLOW,
+        };
+        let file = match file::open(path, OFlags::PATH | links) {
+            Ok(found) => {
+                let kind = FileType::from_raw_mode(file::stat(found.as_fd())?.st_mode);
+                if kind != FileType::RegularFile && !trusting {
+                    let text = format!("{path:?} is not a regular file");
+                    return Err(Error::new(Kind::Unsupported, text));
+                }
+                append(&by_number(found.as_fd()), false)?
+            }
+            Err(error) if error.errno() == Errno::ENOENT => append(path, true)?,
+            Err(error) => return Err(error.into()),
+        };
         let file = descriptors::move_above(file.into(), 3)?;
-        descriptors::set_blocking(file.as_fd())?;
-        // By its number, so that it is the same file.
-        let number = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let again = fs::File::open(number).ok().filter(|_| is_file);
+        let again = fs::File::open(by_number(file.as_fd())).ok();
         Ok(Self { file, again })
     }
 
@@ -164,6 +178,11 @@ impl Log {
         self.again.as_ref()?.read_exact_at(&mut text, from).ok()?;
         Some(text)
     }
+}
+
+/// The file that is open, by a name.
+fn by_number(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// Where hooks run, and with what.
@@ -360,7 +379,7 @@ impl Running {
         let Some(stdin) = &self.stdin else { return };
         match nix::unistd::write(stdin, unread) {
             Ok(written) if written < unread.len() => *unread = &unread[written..],
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) if Defence::UnreadInput.is_out() => {
                 let _ = self.handle.signal(libc::SIGKILL);
             }

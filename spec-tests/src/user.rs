@@ -47,8 +47,8 @@ impl Test {
     pub fn as_user_with(&self, subordinate: &str, prepare: impl FnOnce()) -> Test {
         let mut test = self.for_user();
         user_database(&self.directory, subordinate);
-        prepare();
         setgroups(&[]).expect("setgroups");
+        prepare();
         let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
         setresgid(gid, gid, gid).expect("setresgid");
         setresuid(uid, uid, uid).expect("setresuid");

@@ -83,6 +83,10 @@ pub enum Defence {
     WholeIds,
     /// The helpers that map ids are found by fixed paths.
     FixedHelpers,
+    /// Hooks write to regular files, which no link leads to.
+    RegularHookFile,
+    /// Groups of the host's root stay out of a container, whatever it says.
+    RootsGroups,
     /// Sources of bind mounts are opened where the kernel has locked them.
     LockedSources,
     /// A cgroup with somebody in it is not taken over.

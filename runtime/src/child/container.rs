@@ -57,8 +57,7 @@ impl NewContainer<'_> {
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut kept: Vec<_> = self.joined.iter().map(|joined| joined.fd.as_fd()).collect();
         kept.extend(self.gate.iter().flat_map(Gate::descriptors));
-        let hooks = &self.plan.hooks;
-        if !hooks.create_container.is_empty() || !hooks.start_container.is_empty() {
+        if self.plan.hooks.in_child() {
             kept.extend(self.hook_output.descriptors());
         }
         kept

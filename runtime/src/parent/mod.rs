@@ -128,7 +128,11 @@ fn make(
     made.groups = groups;
     make_groups(plan, made.groups.as_mut(), record)?;
     let (rootless, announce) = (options.rootless, options.announce.clone());
-    let (state, output) = (record.hook_state(), Output::open(&plan.hooks.output)?);
+    let output = match plan.hooks.before_pivot() || plan.hooks.in_child() {
+        true => Output::open(&plan.hooks.output)?,
+        false => Output::default(),
+    };
+    let state = record.hook_state();
     let newborn = birth(plan, (state.clone(), &output), gate, options, cgroup)?;
     let newborn = made.init.insert(newborn);
     timing::mark("birth");

@@ -153,7 +153,10 @@ fn make(
                 if plan.namespaces.creates(NamespaceType::Network) {
                     network::bring_up_loopback(pid)?;
                 }
-                let output = Output::open(&plan.hooks.output)?;
+                let output = match plan.hooks.before_pivot() {
+                    true => Output::open(&plan.hooks.output)?,
+                    false => Output::default(),
+                };
                 run_hooks(plan, (&state, &output), pid, container)
             }
             "post-restore" => {

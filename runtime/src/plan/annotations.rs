@@ -9,11 +9,13 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Kind, Result};
 use crate::spec::fields::{self, Treatment};
+use crate::sys::mutation::Defence;
 
 /// What the annotations ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations {
-    /// The process keeps the supplementary groups of the runtime.
+    /// Whether the supplementary groups of the runtime are asked for, which
+    /// [`keeps_groups`](Self::keeps_groups) decides about.
     pub keep_groups: bool,
     /// The mount option that carries `linux.mountLabel`, if not `context`.
     pub label_option: Option<&'static str>,
@@ -80,6 +82,15 @@ impl Annotations {
         }
         Ok(planned)
     }
+
+    /// Whether the process keeps the supplementary groups of the runtime: those
+    /// of who is not root of the host, which it has to lose or to keep. Root can
+    /// say in config.json which groups it is to have; the annotation may
+    /// come from an image, and gives away nothing of root's.
+    #[must_use]
+    pub fn keeps_groups(&self, rootless: bool) -> bool {
+        self.keep_groups && (rootless || Defence::RootsGroups.is_out())
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +118,8 @@ mod tests {
                     ..none()
                 },
             ),
+            ("run.oci.keep_original_groups", "0", none()),
+            ("run.oci.seccomp_fail_unknown_syscall", "0", none()),
             (
                 "run.oci.seccomp_fail_unknown_syscall",
                 "1",
@@ -118,8 +131,6 @@ mod tests {
             (
                 "run.oci.seccomp.receiver",
                 "/s",
-            ("run.oci.keep_original_groups", "0", none()),
-            ("run.oci.seccomp_fail_unknown_syscall", "0", none()),
                 Annotations {
                     seccomp_receiver: Some("/s".into()),
                     ..none()
@@ -143,6 +154,21 @@ mod tests {
             ),
         ] {
             assert_eq!(plan(key, value), Ok((expected, vec![])), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn groups_of_the_hosts_root_are_not_kept() {
+        for (keep_groups, rootless, expected) in [
+            (true, true, true),
+            (true, false, false),
+            (false, true, false),
+        ] {
+            let planned = Annotations {
+                keep_groups,
+                ..Annotations::default()
+            };
+            assert_eq!(planned.keeps_groups(rootless), expected);
         }
     }
 

@@ -101,7 +101,13 @@ impl Plan {
         let namespaces = Namespaces::plan(&linux)?;
         let grantable = grantable(&namespaces, host);
         let mut process = Process::plan(written, Document::Config, grantable, &mut warnings)?;
-        process.keep_groups = annotations.keep_groups;
+        process.keep_groups = annotations.keeps_groups(host.rootless);
+        if annotations.keep_groups && !process.keep_groups {
+            let why = "root's groups are given by process.user.additionalGids alone";
+            warnings.push(format!(
+                "annotation run.oci.keep_original_groups is ignored: {why}"
+            ));
+        }
         process.check_label(host, Document::Config)?;
         process.add_sockets(request.listen_fds, request.notify.is_some());
         let mut cgroup = super::cgroup::cgroup(

@@ -51,7 +51,7 @@ impl Exec {
         // Of these `create` has told.
         let annotations = Annotations::plan(&spec.annotations, &mut Vec::new())?;
         let mut planned = Process::plan(process, Document::Exec, grantable, &mut warnings)?;
-        planned.keep_groups = annotations.keep_groups;
+        planned.keep_groups = annotations.keeps_groups(host.rootless);
         planned.check_label(host, Document::Exec)?;
         let filter = filter(&linux, &annotations, host, &mut warnings)?;
         // Others are in the container already.

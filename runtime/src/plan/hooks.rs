@@ -74,6 +74,12 @@ impl Hooks {
     pub fn before_pivot(&self) -> bool {
         !self.prestart.is_empty() || !self.create_runtime.is_empty()
     }
+
+    /// Whether the child has hooks to run.
+    #[must_use]
+    pub fn in_child(&self) -> bool {
+        !self.create_container.is_empty() || !self.start_container.is_empty()
+    }
 }
 
 impl Output {

@@ -6,21 +6,38 @@ use spec_tests::terminal::Receiver;
 use spec_tests::{Bundle, Case};
 
 pub(crate) const CASES: &[Case] = &[
-    Case::crun(
-        "run.oci.keep_original_groups leaves the runtime's groups",
+    Case::kernel(
+        "an annotation leaves a container none of the groups of the host's root",
         |t| {
-            let groups: Vec<nix::unistd::Gid> = [7, 8].map(nix::unistd::Gid::from_raw).to_vec();
+            let groups = [7, 8].map(nix::unistd::Gid::from_raw);
             nix::unistd::setgroups(&groups).expect("setgroups");
-            let bundle = || {
-                Bundle::new(t).with(|config| {
-                    config["process"]["user"]["additionalGids"] = json!([9]);
-                })
-            };
-            assert_eq!(t.run(&bundle()).answer()["groups"], json!([9]));
-            let keeping = bundle().annotation("run.oci.keep_original_groups", "1");
-            assert_eq!(t.run(&keeping).answer()["groups"], json!([7, 8]));
+            for in_user_namespace in [false, true] {
+                let mut bundle = Bundle::new(t)
+                    .annotation("run.oci.keep_original_groups", "1")
+                    .probe(&["report", ";", "pause"])
+                    .with(|config| {
+                        config["process"]["user"]["additionalGids"] = json!([9]);
+                    });
+                if in_user_namespace {
+                    bundle = bundle.in_user_namespace(0);
+                }
+                let container = t.start(&bundle);
+                container.wait_for("groups");
+                assert_eq!(container.answers()[0]["groups"], json!([9]));
+                let report = container.probe(&[], &["report"]).answer();
+                assert_eq!(report["groups"], json!([9]));
+            }
+            let bundle = Bundle::new(t)
+                .args(&["true"])
+                .annotation("run.oci.keep_original_groups", "1");
+            let told = t.run(&bundle).ok().stderr;
+            assert!(
+                told.contains("run.oci.keep_original_groups is ignored"),
+                "{told}"
+            );
         },
-    ),
+    )
+    .except(&[("runc", "an annotation of crun's")]),
     Case::crun(
         "run.oci.seccomp_fail_unknown_syscall refuses an unknown name",
         |t| {
@@ -40,6 +57,8 @@ pub(crate) const CASES: &[Case] = &[
                 "{}",
                 outcome.stderr
             );
+            t.run(&bundle().annotation("run.oci.seccomp_fail_unknown_syscall", "0"))
+                .ok();
         },
     ),
     Case::kernel("run.oci.seccomp.receiver gets the listener", |t| {
@@ -57,8 +76,6 @@ pub(crate) const CASES: &[Case] = &[
         let running = t.spawn(&mut command);
         let container = t.adopt(&bundle.id);
         running.wait().ok();
-            t.run(&bundle().annotation("run.oci.seccomp_fail_unknown_syscall", "0"))
-                .ok();
         let (_, listener) = receiver.receive();
         let number = std::os::fd::AsRawFd::as_raw_fd(&listener);
         let link = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("readlink");
@@ -163,15 +180,46 @@ pub(crate) const CASES: &[Case] = &[
             assert!(written.contains("hello"), "{written}");
         },
     ),
-    Case::kernel("run.oci.hooks.stderr may be /dev/stderr", |t| {
-        let bundle = Bundle::new(t)
-            .args(&["true"])
-            .annotation("run.oci.hooks.stderr", "/dev/stderr")
-            .shell_hook("createRuntime", "echo seen >&2");
-        let outcome = t.run(&bundle).ok();
-        assert!(outcome.stderr.contains("seen\n"), "{outcome:?}");
-    })
-    .except(&[("runc", "an annotation of crun's"), ("crun", "no oracle")]),
+    Case::kernel(
+        "an annotation makes no file on the host where there is no hook",
+        |t| {
+            let out = t.directory.join("out");
+            let bundle = Bundle::new(t)
+                .probe(&["pause"])
+                .annotation("run.oci.hooks.stdout", text(&out))
+                .annotation("run.oci.hooks.stderr", text(&out));
+            let container = t.start(&bundle);
+            container.kill("KILL").ok();
+            container.wait_status("stopped");
+            container.delete().ok();
+            assert!(!out.exists());
+        },
+    ),
+    Case::kernel(
+        "an annotation has hooks write to regular files alone",
+        |t| {
+            let [file, link, fifo] = ["file", "link", "fifo"].map(|name| t.directory.join(name));
+            std::fs::write(&file, "").expect("write");
+            std::os::unix::fs::symlink(&file, &link).expect("symlink");
+            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+            // Who reads it would see that it was opened.
+            let reader = std::fs::File::options().read(true).write(true).open(&fifo);
+            let devices = ["/dev/full", "/dev/stderr", "/dev"].map(std::path::Path::new);
+            for path in [link.as_path(), &fifo].into_iter().chain(devices) {
+                let bundle = Bundle::new(t)
+                    .args(&["true"])
+                    .annotation("run.oci.hooks.stdout", text(path))
+                    .shell_hook("createRuntime", "echo seen");
+                t.run(&bundle).fails(
+                    1,
+                    &["annotation run.oci.hooks.stdout", "is not a regular file"],
+                );
+            }
+            drop(reader.expect("open"));
+            assert_eq!(std::fs::read(&file).expect("read"), b"");
+        },
+    )
+    .except(&[("runc", "an annotation of crun's")]),
     Case::kernel(
         "the error of a hook has the end of what it wrote there",
         |t| {

@@ -223,30 +223,6 @@ pub(crate) const CASES: &[Case] = &[
         },
     )
     .except(&[("runc", "it loses the end")]),
-    Case::crun(
-        "run.oci.keep_original_groups leaves them in a user namespace, and to exec",
-        |t| {
-            let groups = [7, 8].map(nix::unistd::Gid::from_raw);
-            nix::unistd::setgroups(&groups).expect("setgroups");
-            let bundle = Bundle::new(t)
-                .annotation("run.oci.keep_original_groups", "1")
-                .probe(&["report", ";", "pause"])
-                .with(|config| {
-                    let user = json!({ "type": "user" });
-                    push(&mut config["linux"]["namespaces"], user);
-                    let all = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-                    config["linux"]["uidMappings"] = all.clone();
-                    config["linux"]["gidMappings"] = all;
-                });
-            let container = t.start(&bundle);
-            container.wait_for("groups");
-            assert_eq!(container.answers()[0]["groups"], json!([7, 8]));
-            if t.is("rrun") {
-                let report = container.probe(&[], &["report"]).answer();
-                assert_eq!(report["groups"], json!([7, 8]));
-            }
-        },
-    ),
     Case::runc(
         "a program whose name is cut within a letter is told, entered, stopped and deleted",
         |t| {

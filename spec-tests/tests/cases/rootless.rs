@@ -113,6 +113,27 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(report.answer()["groups"], json!([9]));
     })
     .except(&[("runc", "refuses them to everybody but root")]),
+    Case::kernel(
+        "run.oci.keep_original_groups leaves a user his groups, and to exec",
+        |t| {
+            let groups = || {
+                nix::unistd::setgroups(&[7, 8].map(nix::unistd::Gid::from_raw)).expect("setgroups");
+            };
+            let t = &t.as_user_with(&range(), groups);
+            for (value, kept) in [("1", json!([65534, 65534])), ("0", json!([]))] {
+                let bundle = Bundle::new(t)
+                    .rootless_range()
+                    .annotation("run.oci.keep_original_groups", value)
+                    .probe(&["report", ";", "pause"]);
+                let container = t.start(&bundle);
+                container.wait_for("groups");
+                assert_eq!(container.answers()[0]["groups"], kept, "{value}");
+                let report = container.probe(&[], &["report"]).answer();
+                assert_eq!(report["groups"], kept, "{value}");
+            }
+        },
+    )
+    .except(&[("runc", "an annotation of crun's")]),
     Case::runc("exec takes another of the mapped users", |t| {
         let t = &t.as_user(&range());
         let bundle = Bundle::new(t).rootless_range().probe(&["pause"]);
