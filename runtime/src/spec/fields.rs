@@ -246,6 +246,10 @@ const NOTES: &str = "
   behaves as the kernel's documentation says.
 * `linux.seccomp.architectures[]`: there are tables for x86_64, x86, x32 and aarch64. Of any other, such
   as `SCMP_ARCH_ARM`, which Docker's profile names on aarch64, programs are killed, with a warning.
+* `linux.resources.pids.limit`: 0 is a limit where `ociVersion` is 1.3.0 or newer, and there written as
+  1, since the container's process is to fit. Before that it says nothing, as under runc.
+* `run.oci.keep_original_groups`: only where rrun has not the rights of root of the host.
+* `run.oci.hooks.stdout`, `run.oci.hooks.stderr`: regular files, or none yet.
 * `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
 * `linux.resources.hugepageLimits`: the reservation (`rsvd`) is limited too, where the kernel can.
 ";
