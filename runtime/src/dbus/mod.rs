@@ -798,6 +798,12 @@ mod tests {
                 assert_eq!(error.to_string(), "no answer within 0 s", "{wait}");
                 assert!(connection.signals.len() <= SIGNALS, "{wait}");
             }
+            // There is something to be read when the time is up.
+            let mut flooded = [PollFd::new(connection.socket.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut flooded, PollTimeout::NONE), Ok(1));
+            connection.deadline = Instant::now();
+            let error = connection.read().unwrap_err();
+            assert_eq!(error.to_string(), "no answer within 0 s");
             drop(connection);
             served.join().unwrap();
         }
