@@ -284,15 +284,16 @@ impl Systemd {
         }
     }
 
-    /// Lets systemd move a process into the unit, which an unprivileged caller
-    /// may not do from outside of what is delegated to it.
+    /// Lets systemd move a process into the unit, or into the cgroup `below` it
+    /// (a path with a slash before it), which an unprivileged caller may not do
+    /// from outside of what is delegated to it.
     ///
     /// # Errors
     /// It refuses, such as for a process of somebody else.
-    pub fn attach(&mut self, unit: &str, pid: Pid) -> Result<()> {
+    pub fn attach(&mut self, unit: &str, below: &str, pid: Pid) -> Result<()> {
         let arguments = [
             Value::text(unit),
-            Value::text(""),
+            Value::text(below),
             Value::Array {
                 of: "u".to_owned(),
                 items: vec![Value::Uint32(pid.as_raw().cast_unsigned())],

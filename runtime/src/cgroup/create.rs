@@ -8,6 +8,7 @@ use nix::sys::stat::Mode;
 use super::Joined;
 use super::directory::{Directory, is_gone};
 use crate::error::{Context, Error, Kind, Result};
+use crate::plan::cgroup::unit::Unit;
 use crate::plan::cgroup::{CgroupPlan, IfDenied, Member, Write};
 use crate::sys::mutation::Defence;
 use crate::sys::{self, call};
@@ -20,15 +21,16 @@ pub(super) fn directories(
 ) -> Result<(Vec<Joined>, Vec<PathBuf>)> {
     let mut making = Making {
         writes: &plan.writes,
-        is_unit: plan.unit.is_some(),
+        unit: plan.unit.as_ref().map(|unit| &*unit.path),
         made: Vec::new(),
     };
     let mut joined = Vec::with_capacity(plan.members.len());
     for member in plan.members.iter().filter(|member| which(member)) {
         match making.member(member) {
-            Ok(directory) => joined.push(Joined {
+            Ok((directory, home)) => joined.push(Joined {
                 member: member.clone(),
                 directory,
+                home,
             }),
             Err(error) if plan.if_denied == IfDenied::GoWithout && is_denied(&error) => {
                 if member.is_v2() && plan.members.len() == 1 && !plan.writes.is_empty() {
@@ -58,41 +60,69 @@ fn is_denied(error: &Error) -> bool {
 struct Making<'plan> {
     /// What will be written, for the question which controllers are needed.
     writes: &'plan [Write],
-    /// Whether systemd has made what it rules over, with a process in it.
-    is_unit: bool,
+    /// The path of the unit, where systemd has made what it rules over, with a
+    /// process in it.
+    unit: Option<&'plan str>,
     /// What was made, in order.
     made: Vec<PathBuf>,
 }
 
 impl Making<'_> {
-    fn member(&mut self, member: &Member) -> Result<Directory> {
+    /// The member's directory, and the one below that shall have the processes.
+    fn member(&mut self, member: &Member) -> Result<(Directory, Option<Directory>)> {
         let path = member.directory();
-        let made = if member.is_v2() && self.is_unit {
-            Ok(false)
+        let made = if let Some(unit) = self.unit.filter(|_| member.is_v2()) {
+            let below = member.path.strip_prefix(unit).unwrap_or_default();
+            self.levels(&member.mount.join(unit), below, |_, _| Ok(()))
         } else if member.is_v2() {
             self.unified(member)
         } else if member.has("cpuset") {
-            self.levels(member, fill_cpuset)
+            self.levels(&member.mount, &member.path, fill_cpuset)
         } else {
             self.whole(member)
         };
         let is_new = made.context(|| format!("create cgroup {path:?}"))?;
         let directory =
             Directory::open(path.clone()).context(|| format!("open cgroup {path:?}"))?;
-        if !is_new && !self.is_unit {
+        if !is_new && self.unit.is_none() {
             check_unused(&directory)?;
         }
         if member.is_v2() {
             self.check_type(&directory)?;
         }
-        Ok(directory)
+        let home = member.home.as_ref();
+        let home = home.map(|home| self.home(&directory, home)).transpose()?;
+        Ok((directory, home))
+    }
+
+    /// Makes what is delegated of `directory`. The controllers of a unit are handed
+    /// down to it when nobody is above it any more, by
+    /// [`hand_down_from`](super::Cgroup::hand_down_from).
+    fn home(&mut self, directory: &Directory, path: &str) -> Result<Directory> {
+        let home = directory.path().join(path);
+        let doing = || format!("create cgroup {home:?}");
+        let is_ours = self.unit.is_none();
+        if is_ours {
+            hand_down_all(directory);
+        }
+        let leaf = home.clone();
+        self.levels(directory.path(), path, |level, _| {
+            if is_ours && level != leaf {
+                hand_down_all(&Directory::open(level.to_owned())?);
+            }
+            Ok(())
+        })
+        .context(doing)?;
+        directory.child(path).context(doing)
     }
 
     /// Makes the directory at once where its parent exists, else level by
     /// level. Whether it is new.
     fn whole(&mut self, member: &Member) -> sys::Result<bool> {
         match self.mkdir(&member.directory()) {
-            Err(error) if error.errno() == Errno::ENOENT => self.levels(member, |_, _| Ok(())),
+            Err(error) if error.errno() == Errno::ENOENT => {
+                self.levels(&member.mount, &member.path, |_, _| Ok(()))
+            }
             made => made,
         }
     }
@@ -107,7 +137,7 @@ impl Making<'_> {
         }
         hand_down(&top, &offered);
         let leaf = member.directory();
-        self.levels(member, |level, _| {
+        self.levels(&member.mount, &member.path, |level, _| {
             if level != leaf {
                 hand_down(&Directory::open(level.to_owned())?, &offered);
             }
@@ -115,17 +145,18 @@ impl Making<'_> {
         })
     }
 
-    /// Makes every missing directory from the mount to the member's, and does
+    /// Makes every missing directory of `path` below `top`, and does
     /// `prepare(level, parent)` at each, also at those that exist. Whether the
     /// last is new.
     fn levels(
         &mut self,
-        member: &Member,
+        top: &Path,
+        path: &str,
         prepare: impl Fn(&Path, &Path) -> sys::Result<()>,
     ) -> sys::Result<bool> {
-        let mut parent = member.mount.clone();
+        let mut parent = top.to_owned();
         let mut is_new = false;
-        for name in member.path.split('/') {
+        for name in path.split('/').filter(|name| !name.is_empty()) {
             let level = parent.join(name);
             is_new = self.mkdir(&level)?;
             prepare(&level, &parent)?;
@@ -180,6 +211,29 @@ impl Making<'_> {
             let _ = std::fs::remove_dir(path);
         }
     }
+}
+
+impl super::Cgroup {
+    /// Hands the controllers down from the directory of `unit` to the one that has
+    /// the processes, now that nobody is in those between. What can't be had
+    /// fails where it is limited.
+    pub(super) fn hand_down_from(&self, unit: &Unit) {
+        let Some(at) = self.unified() else { return };
+        let (top, place) = (at.member.mount.join(&unit.path), at.member.place());
+        let above = place.ancestors().skip(1);
+        let above: Vec<&Path> = above.take_while(|path| path.starts_with(&top)).collect();
+        for level in above.into_iter().rev() {
+            if let Ok(level) = Directory::open(level.to_owned()) {
+                hand_down_all(&level);
+            }
+        }
+    }
+}
+
+/// Lets the children of `directory` have what controllers it has.
+fn hand_down_all(directory: &Directory) {
+    let offered = directory.read("cgroup.controllers").unwrap_or_default();
+    hand_down(directory, &offered);
 }
 
 /// Lets the children of `directory` have the controllers, all at once, or if

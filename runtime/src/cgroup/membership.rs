@@ -97,7 +97,7 @@ impl Cgroup {
     /// that can't is moved by [`attach`](Self::attach) instead.
     #[must_use]
     pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.unified().map(|at| at.directory.as_fd())
+        self.unified().map(|at| at.place().as_fd())
     }
 
     /// The `tasks` files of v1, opened with our rights. The child, while it has
@@ -121,7 +121,7 @@ impl Cgroup {
     pub fn attach(&self, pid: Pid) -> Result<()> {
         let doing = || "join the cgroup";
         for at in &self.joined {
-            let Err(refused) = join(&at.directory, pid) else {
+            let Err(refused) = join(at.place(), pid) else {
                 continue;
             };
             let denied = matches!(refused.errno(), Errno::EACCES | Errno::EPERM);
@@ -129,7 +129,8 @@ impl Cgroup {
                 // From outside of what is delegated to a user, only systemd
                 // may move a process.
                 (_, Some(unit)) if denied => {
-                    return Systemd::connect(unit.instance)?.attach(&unit.unit, pid);
+                    let below = below_unit(at, &unit.unit);
+                    return Systemd::connect(unit.instance)?.attach(&unit.unit, &below, pid);
                 }
                 // The container has made child cgroups with controllers, so
                 // that v2 takes no processes here any more.
@@ -146,7 +147,7 @@ impl Cgroup {
     }
 
     /// The cgroup as an `exec` joins it, whose container has the first process
-    /// `init`: the directories that `sub` names.
+    /// `init`: the directories that `sub` names, below that of the processes.
     ///
     /// A process that v2 refuses because the container has made child cgroups
     /// with controllers, goes where `init` is now, unless a path was given.
@@ -168,9 +169,13 @@ impl Cgroup {
             if path.is_empty() {
                 continue;
             }
-            let directory = at.directory.child(path);
+            let directory = at.place().child(path);
             at.directory = directory.context(|| "open the sub cgroup")?;
-            at.member.path = format!("{}/{path}", at.member.path);
+            let below = at.member.home.take().into_iter();
+            for part in below.chain([path.to_owned()]) {
+                at.member.path = format!("{}/{part}", at.member.path);
+            }
+            at.home = None;
         }
         Ok(self)
     }
@@ -189,6 +194,17 @@ fn join(directory: &Directory, pid: Pid) -> sys::Result<()> {
             }
             joined => return joined,
         }
+    }
+}
+
+/// The path from the directory of the unit `name` to that of the processes, as
+/// systemd wants it: empty, or with a slash before it.
+fn below_unit(at: &Joined, name: &str) -> String {
+    let place = at.member.place();
+    let below = place.strip_prefix(at.member.of_unit(name));
+    match below.unwrap_or(Path::new("")) {
+        below if below.as_os_str().is_empty() => String::new(),
+        below => format!("/{}", below.display()),
     }
 }
 

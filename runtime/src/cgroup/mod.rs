@@ -16,6 +16,11 @@
 //!    ([`Cgroup::attach`]), before its cgroup namespace is made, before
 //!    its cgroup mounts and before hooks, which read `/proc/PID/cgroup`.
 //!
+//! The container's processes are in the cgroup itself, or where part of it is
+//! delegated to them, in that part ([`Joined::place`]): there they are born, and
+//! that is what they own. All else, limits, freezer, statistics and the list of
+//! processes, is the cgroup's as a whole.
+//!
 //! Later commands open the cgroup by its record. Everything goes through the
 //! descriptors of the directories. A cgroup is never left frozen by a failure.
 
@@ -34,12 +39,12 @@ mod update;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Kind, Result};
 pub use crate::plan::cgroup::Record;
 use crate::plan::cgroup::{CgroupPlan, Manager, Member, unit};
+use crate::sys;
 use crate::systemd::Systemd;
 use directory::Directory;
 pub use membership::SubCgroups;
@@ -55,8 +60,16 @@ pub struct Cgroup {
     /// The container's first process, where an exec may join it elsewhere.
     init: Option<Pid>,
     /// What [`create`](Self::create) made, until [`create_v1`](Self::create_v1) has
-    /// made the rest.
+    /// made the rest; later, what that may have made where it did not end.
     begun: Vec<PathBuf>,
+}
+
+/// The directory that was opened, if it exists.
+fn existing(opened: sys::Result<Directory>) -> Result<Option<Directory>> {
+    match opened {
+        Err(error) if directory::is_gone(&error) => Ok(None),
+        opened => opened.map(Some).context(|| "open the cgroup"),
+    }
 }
 
 /// A directory of the cgroup.
@@ -64,6 +77,15 @@ pub struct Cgroup {
 struct Joined {
     member: Member,
     directory: Directory,
+    /// The one below that has the processes, if that is not the same.
+    home: Option<Directory>,
+}
+
+impl Joined {
+    /// The directory that has the processes.
+    fn place(&self) -> &Directory {
+        self.home.as_ref().unwrap_or(&self.directory)
+    }
 }
 
 impl Cgroup {
@@ -147,12 +169,25 @@ impl Cgroup {
         self.unit = is_ours.then(|| unit.name.clone());
         started?;
         (self.joined, _) = create::directories(plan, |_| true)?;
+        let goes_below = self.goes_below(unit);
+        if goes_below {
+            // While somebody is in the unit's own it hands nothing down.
+            self.attach(pid)?;
+            self.hand_down_from(unit);
+        }
         self.limit(plan)?;
         // systemd moves it in its own hierarchies only.
-        if self.dirfd().is_none() || !unit.is_scope() {
+        if !goes_below && (self.dirfd().is_none() || !unit.is_scope()) {
             self.attach(pid)?;
         }
         Ok(())
+    }
+
+    /// Whether the processes are to be below the directory of `unit`.
+    fn goes_below(&self, unit: &unit::Unit) -> bool {
+        let of_unit = |at: &Joined| at.member.mount.join(&unit.path);
+        self.unified()
+            .is_some_and(|at| at.member.place() != of_unit(at))
     }
 
     /// Opens the directories of a record that exist.
@@ -161,23 +196,28 @@ impl Cgroup {
     /// One exists but can't be opened.
     pub fn open(record: &Record) -> Result<Self> {
         let mut joined = Vec::with_capacity(record.members.len());
+        let mut begun = Vec::new();
         for member in &record.members {
-            match Directory::open(member.directory()) {
-                Ok(directory) => joined.push(Joined {
-                    member: member.clone(),
-                    directory,
-                }),
-                // Made by nobody yet, or removed with its parent.
-                Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENODEV) => {}
-                Err(error) => return Err(error).context(|| "open the cgroup"),
-            }
+            // Made by nobody yet, or removed with its parent.
+            let Some(directory) = existing(Directory::open(member.directory()))? else {
+                let unit = record.unit.iter();
+                begun.extend(unit.map(|unit| member.of_unit(&unit.unit)));
+                continue;
+            };
+            let home = member.home.as_ref();
+            let home = home.map(|home| existing(directory.child(home)));
+            joined.push(Joined {
+                member: member.clone(),
+                home: home.transpose()?.flatten(),
+                directory,
+            });
         }
         Ok(Self {
             manager: record.manager,
             joined,
             unit: record.unit.clone(),
             init: None,
-            begun: Vec::new(),
+            begun,
         })
     }
 

@@ -32,8 +32,16 @@ impl Cgroup {
         };
         let whole = self.joined.iter();
         let whole = whole.map(|at| (at.member.directory(), Some(&at.directory)));
+        // What of a unit systemd does not know, in hierarchies of v1.
+        let of_unit = self.unit.iter().flat_map(|unit| {
+            let members = self.joined.iter().map(|at| &at.member);
+            members.filter_map(|member| {
+                let path = member.of_unit(&unit.unit);
+                (path != member.directory()).then_some((path, None))
+            })
+        });
         let begun = self.begun.iter().rev().map(|path| (path.clone(), None));
-        for (path, directory) in whole.chain(begun) {
+        for (path, directory) in whole.chain(of_unit).chain(begun) {
             if let Err(error) = remove(&path, directory) {
                 let error = Error::from(error).within("remove the cgroup");
                 failed = Some(match failed {

@@ -277,7 +277,11 @@ fn joined(plan: &Plan) -> Result<Vec<JoinedNamespace>> {
 
 /// The container's cgroup in each hierarchy.
 fn cgroup_roots(record: &cgroup::Record) -> Vec<CgroupRoot> {
-    let path = |member: &Member| format!("/{}", member.path);
+    // As the processes see it, where they have a cgroup namespace.
+    let path = |member: &Member| match &member.home {
+        Some(home) => format!("/{}/{home}", member.path),
+        None => format!("/{}", member.path),
+    };
     match record.members.as_slice() {
         [only] if only.is_v2() => vec![CgroupRoot {
             controllers: None,

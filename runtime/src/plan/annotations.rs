@@ -2,7 +2,8 @@
 //!
 //! Others of crun's are refused where a container would lack a guard that they
 //! ask for, and ignored with a warning where not; [`fields`] says which and why.
-//! `org.systemd.property.*` is the business of the container's unit.
+//! `org.systemd.property.*` is the business of the container's unit; the cgroups
+//! below it are that of [`cgroup`](super::cgroup).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,13 +61,6 @@ impl Annotations {
                         return Err(error(&format!("{value:?} is unknown")));
                     };
                     planned.label_option = Some(option);
-                }
-                // As CRI-O writes it: no sub-cgroup.
-                "run.oci.systemd.subgroup" if value.is_empty() => continue,
-                "run.oci.systemd.subgroup" | "run.oci.delegate-cgroup"
-                    if value.split('/').any(|part| part == "..") =>
-                {
-                    return Err(error(&format!("{value:?} has a \"..\"")));
                 }
                 _ => {}
             }
@@ -179,17 +173,9 @@ mod tests {
         let text = "annotation run.oci.timens_offset is ignored: \
                     linux.timeOffsets is the field for it";
         assert_eq!(warnings, [text]);
-        let nothing = plan("run.oci.systemd.subgroup", "").unwrap();
-        assert_eq!(nothing, (Annotations::default(), vec![]));
         for (key, value, text) in [
             ("run.oci.seccomp.receiver", "s", "\"s\" is not absolute"),
             ("run.oci.mount_context_type", "x", "\"x\" is unknown"),
-            (
-                "run.oci.systemd.subgroup",
-                "a/../b",
-                "\"a/../b\" has a \"..\"",
-            ),
-            ("run.oci.delegate-cgroup", "..", "\"..\" has a \"..\""),
             (
                 "run.oci.handler",
                 "krun",

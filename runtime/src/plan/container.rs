@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
-use super::cgroup::{CgroupPlan, Manager, ownership};
+use super::cgroup::{CgroupPlan, Manager, Owner, ownership};
 use super::hooks::Hooks;
 use super::intel_rdt::IntelRdt;
 use super::mounts::{MountContext, Rootfs};
@@ -120,7 +120,10 @@ impl Plan {
         )?;
         // Somebody without root's rights has no other users' to give.
         if !host.rootless && cgroup.manager != Manager::Disabled {
-            cgroup.owner = ownership::owner(spec, &namespaces);
+            cgroup.owner = match cgroup.is_delegated() {
+                false => ownership::owner(spec, &namespaces),
+                true => delegated_to(spec, &namespaces, &mut cgroup.warnings),
+            };
         }
         let rootfs = rootfs(spec, request, &namespaces, &cgroup, (host, &annotations))?;
         let filter = filter(&linux, &annotations, host, &mut warnings)?;
@@ -162,6 +165,14 @@ pub fn grantable(namespaces: &Namespaces, host: &Host) -> u64 {
     } else {
         host.permitted
     }
+}
+
+/// Who is to own what is delegated of the cgroup; root where nobody knows.
+fn delegated_to(spec: &Spec, namespaces: &Namespaces, warnings: &mut Vec<String>) -> Option<Owner> {
+    ownership::of_delegated(spec, namespaces).unwrap_or_else(|why| {
+        warnings.push(format!("the delegated cgroup stays root's: {why}"));
+        None
+    })
 }
 
 /// The version of the specification is in the form of SemVer 2.0.0: three

@@ -94,19 +94,29 @@ fn cgroup_steps(plan: &cgroup::CgroupPlan) -> Vec<String> {
     if plan.manager == cgroup::Manager::Disabled {
         return vec!["stay in the caller's cgroup, without limits".to_owned()];
     }
-    let verb = if plan.unit.is_some() { "join" } else { "make" };
     let unit = plan.unit.as_ref();
+    let verb = |member: &cgroup::Member| match unit {
+        Some(unit) if member.directory() == member.mount.join(&unit.path) => "join",
+        _ => "make",
+    };
     let mut steps: Vec<String> = unit
         .map(|unit| format!("ask systemd for the unit {}", unit.name.unit))
         .into_iter()
         .collect();
-    steps.extend(
-        plan.members
-            .iter()
-            .map(|member| format!("{verb} {}", member.directory().display())),
-    );
+    steps.extend(plan.members.iter().map(|member| {
+        let directory = member.directory();
+        format!("{} {}", verb(member), directory.display())
+    }));
+    let homes = plan.members.iter().filter(|member| member.home.is_some());
+    steps.extend(homes.map(|member| {
+        let place = member.place();
+        format!("make {}, which has the processes", place.display())
+    }));
     if let Some(owner) = plan.owner {
-        steps.push(format!("give it to uid {owner}"));
+        let group = owner
+            .gid
+            .map_or(String::new(), |gid| format!(", gid {gid}"));
+        steps.push(format!("give it to uid {}{group}", owner.uid));
     }
     let controller =
         |write: &cgroup::Write| write.file.split('.').next() == Some(&write.controller);

@@ -250,6 +250,15 @@ const NOTES: &str = "
   1, since the container's process is to fit. Before that it says nothing, as under runc.
 * `run.oci.keep_original_groups`: only where rrun has not the rights of root of the host.
 * `run.oci.hooks.stdout`, `run.oci.hooks.stderr`: regular files, or none yet.
+* `run.oci.systemd.subgroup`: with `--systemd-cgroup` the container's own cgroup, with its limits, is
+  this path below its scope, also with cgroup v1; otherwise ignored with a warning. Without it the
+  scope itself is the container's, as under runc (and under crun since it gave up `container`).
+* `run.oci.delegate-cgroup`: the container's processes are in this path below its own cgroup, which
+  belongs to the container's root (in a container that mounts its cgroup to write in it, to the
+  process's user), and which a new cgroup namespace begins at: the limits lie above, out of reach.
+  `exec` joins it, and `exec --cgroup` goes below it; `update`, `pause`, `ps`, `events` and `delete`
+  go on looking at the container's own. Under crun the namespace begins one step above, at the
+  container's own cgroup. Refused with cgroup v1, as by crun, and without a cgroup.
 * `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
 * `linux.resources.hugepageLimits`: the reservation (`rsvd`) is limited too, where the kernel can.
 ";
@@ -265,6 +274,8 @@ pub const ANNOTATIONS: &[Field] = &[
     handled("run.oci.pidfd_receiver"),
     handled("run.oci.seccomp.receiver"),
     handled("run.oci.seccomp_fail_unknown_syscall"),
+    handled("run.oci.systemd.subgroup"),
+    on_v2("run.oci.delegate-cgroup"),
     refused(
         "run.oci.handler",
         "rrun runs programs of the host's kernel alone",
@@ -276,14 +287,6 @@ pub const ANNOTATIONS: &[Field] = &[
     refused(
         "run.oci.seccomp.plugins",
         "rrun loads no shared objects; run.oci.seccomp.receiver names an agent",
-    ),
-    ignored(
-        "run.oci.systemd.subgroup",
-        "a scope holds the container's processes itself",
-    ),
-    ignored(
-        "run.oci.delegate-cgroup",
-        "the container's own cgroup is what is delegated",
     ),
     ignored(
         "run.oci.systemd.force_cgroup_v1",

@@ -5,6 +5,7 @@
 //! cgroup v1 ([`v1`]) or v2 ([`v2`]). Both are decided here, as data, and
 //! performed in order by [`crate::cgroup`].
 
+mod below;
 pub mod device_bpf;
 pub mod devices;
 pub(super) mod ownership;
@@ -25,6 +26,8 @@ use crate::error::{Error, Kind, Result};
 use crate::spec::fields;
 use crate::spec::{Linux, Resources, Spec};
 use crate::systemd::Facts;
+use below::Below;
+pub use ownership::Owner;
 use unit::Unit;
 
 /// Who makes the cgroup.
@@ -57,8 +60,9 @@ pub struct CgroupPlan {
     /// Whether the caller has no right to set device rules, so that failing to
     /// is expected.
     pub rootless: bool,
-    /// The host's user to whom it is given (on v2), if not root.
-    pub owner: Option<u32>,
+    /// The host's user to whom it is given (on v2), if not root: what is
+    /// delegated of it, or all.
+    pub owner: Option<Owner>,
     /// What was asked for and can't be had on this host.
     pub warnings: Vec<String>,
     /// The unit, where systemd makes the cgroup.
@@ -89,6 +93,13 @@ impl CgroupPlan {
         }
     }
 
+    /// Whether the processes are below the container's own cgroup, in one that is
+    /// delegated to them.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        self.members.iter().any(|member| member.home.is_some())
+    }
+
     /// The host's hierarchies, each with the container's own cgroup in it: for
     /// `cgroup` mounts. Without a cgroup of its own the container stays in
     /// ours.
@@ -99,7 +110,7 @@ impl CgroupPlan {
                 .members
                 .iter()
                 .find(|member| member.controllers == hierarchy.controllers);
-            member.map_or_else(|| hierarchy.mount.join(&hierarchy.own), Member::directory)
+            member.map_or_else(|| hierarchy.mount.join(&hierarchy.own), Member::place)
         };
         let v1 = hierarchies
             .v1
@@ -132,6 +143,9 @@ pub struct Member {
     pub mount: PathBuf,
     /// The directory, below the mount and without a leading slash.
     pub path: String,
+    /// v2: where below it the processes are, if not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
 }
 
 impl Member {
@@ -151,6 +165,24 @@ impl Member {
     #[must_use]
     pub fn directory(&self) -> PathBuf {
         self.mount.join(&self.path)
+    }
+
+    /// The full path of the directory that has the processes.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        match &self.home {
+            Some(home) => self.directory().join(home),
+            None => self.directory(),
+        }
+    }
+
+    /// The directory of the unit `name`, which the container's is or lies below.
+    #[must_use]
+    pub fn of_unit(&self, name: &str) -> PathBuf {
+        let directory = self.directory();
+        // The outermost: one below may have the same name.
+        let above = directory.ancestors().filter(|path| path.ends_with(name));
+        above.last().unwrap_or(&directory).to_owned()
     }
 }
 
@@ -303,11 +335,14 @@ pub fn cgroup(
 ) -> Result<CgroupPlan> {
     let none = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&none);
+    let below = Below::parse(&spec.annotations)?;
     if manager == Manager::Disabled {
-        return Ok(CgroupPlan {
+        let mut plan = CgroupPlan {
             manager,
             ..CgroupPlan::default()
-        });
+        };
+        below.settle(&mut plan, hierarchies.mode())?;
+        return Ok(plan);
     }
     if hierarchies.mode() == Mode::None {
         return Err(
@@ -348,13 +383,14 @@ pub fn cgroup(
         rootless,
         ..CgroupPlan::default()
     };
+    below.settle(&mut plan, hierarchies.mode())?;
     if let Some(resources) = &linux.resources {
         let mut resources = resources.clone();
         read_zero_pids(&mut resources, &spec.oci_version);
         let limits =
             limits(&resources, hierarchies).map_err(|error| error.within("config.json"))?;
         plan.writes = limits.writes;
-        plan.warnings = limits.ignored;
+        plan.warnings.extend(limits.ignored);
     }
     if let Some(unit) = &mut unit {
         let rules = plan.devices.as_deref().filter(|_| !rootless);
@@ -462,6 +498,7 @@ impl Place {
             controllers: hierarchy.controllers.clone(),
             mount: hierarchy.mount.clone(),
             path,
+            home: None,
         }
     }
 }

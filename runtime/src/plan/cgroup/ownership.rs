@@ -7,12 +7,50 @@ use crate::plan::namespaces::Namespaces;
 use crate::plan::written_mount::clean;
 use crate::spec::{IdMapping, NamespaceType, Spec};
 
+/// A user of the host to whom a cgroup is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group, if that changes too.
+    pub gid: Option<u32>,
+}
+
+/// Who is to own the cgroup; none where that is root, whose it is anyway. Only on
+/// cgroup v2 this is safe, which whoever does it sees.
+pub(in crate::plan) fn owner(spec: &Spec, namespaces: &Namespaces) -> Option<Owner> {
+    let uid = of_process(spec, namespaces)?;
+    (uid != 0).then_some(Owner { uid, gid: None })
+}
+
+/// Who is to own what is delegated of a cgroup (`run.oci.delegate-cgroup`): if
+/// the container's process may write in it, that one's user, else the
+/// container's root.
+///
+/// # Errors
+/// A word on why nobody knows: config.json has no mapping of root in the
+/// container's user namespace.
+pub(in crate::plan) fn of_delegated(
+    spec: &Spec,
+    namespaces: &Namespaces,
+) -> std::result::Result<Option<Owner>, &'static str> {
+    if !namespaces.contains(NamespaceType::User) {
+        return Ok(owner(spec, namespaces));
+    }
+    let linux = spec.linux.as_ref();
+    let root = |maps: &[IdMapping]| mapped(0, maps);
+    let ids = linux.map(|linux| (root(&linux.uid_mappings), root(&linux.gid_mappings)));
+    let Some((Some(uid), gid)) = ids else {
+        return Err("config.json maps no root of the container's user namespace");
+    };
+    let uid = of_process(spec, namespaces).unwrap_or(uid);
+    Ok((uid != 0 || gid.is_some_and(|gid| gid != 0)).then_some(Owner { uid, gid }))
+}
+
 /// The host's uid of the container's process, if the cgroup is to be that
 /// user's: the container has a new cgroup namespace and mounts its cgroup to
-/// write in it. None where that is root, whose the cgroup is anyway.
-///
-/// Only on cgroup v2 this is safe, which whoever does it sees.
-pub(in crate::plan) fn owner(spec: &Spec, namespaces: &Namespaces) -> Option<u32> {
+/// write in it.
+fn of_process(spec: &Spec, namespaces: &Namespaces) -> Option<u32> {
     let writable = |mount: &crate::spec::Mount| {
         mount.source.as_deref() == Some("cgroup")
             && clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
@@ -22,11 +60,10 @@ pub(in crate::plan) fn owner(spec: &Spec, namespaces: &Namespaces) -> Option<u32
         return None;
     }
     let uid = spec.process.as_ref()?.user.uid;
-    let host = match namespaces.contains(NamespaceType::User) {
-        true => mapped(uid, &spec.linux.as_ref()?.uid_mappings)?,
-        false => uid,
-    };
-    (host != 0).then_some(host)
+    match namespaces.contains(NamespaceType::User) {
+        true => mapped(uid, &spec.linux.as_ref()?.uid_mappings),
+        false => Some(uid),
+    }
 }
 
 /// The host's id of a container's, if it has one.
@@ -110,7 +147,80 @@ mod tests {
             );
             let spec = Spec::parse(json.as_bytes()).unwrap();
             let namespaces = Namespaces::plan(spec.linux.as_ref().unwrap()).unwrap();
-            assert_eq!(owner(&spec, &namespaces), expected, "{name}");
+            let uid = owner(&spec, &namespaces).map(|owner| owner.uid);
+            assert_eq!(uid, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_delegated_belongs_to_the_containers_root() {
+        let mount = r#"{"destination":"/sys/fs/cgroup","source":"cgroup"}"#;
+        let maps = r#""uidMappings":[{"containerID":0,"hostID":5000,"size":9}],
+            "gidMappings":[{"containerID":0,"hostID":6000,"size":9}]"#;
+        let unknown = Err("config.json maps no root of the container's user namespace");
+        let owner = |uid, gid| Ok(Some(Owner { uid, gid }));
+        for (name, uid, mounts, namespaces, maps, expected) in [
+            ("the host's", 0, "", r#"{"type":"cgroup"}"#, "", Ok(None)),
+            (
+                "a user namespace",
+                3,
+                "",
+                r#"{"type":"user"}"#,
+                maps,
+                owner(5000, Some(6000)),
+            ),
+            (
+                "a process that may write in it",
+                3,
+                mount,
+                r#"{"type":"user"},{"type":"cgroup"}"#,
+                maps,
+                owner(5003, Some(6000)),
+            ),
+            (
+                "one of the host's users",
+                3,
+                mount,
+                r#"{"type":"cgroup"}"#,
+                "",
+                owner(3, None),
+            ),
+            (
+                "a joined user namespace",
+                0,
+                "",
+                r#"{"type":"user","path":"/u"}"#,
+                "",
+                unknown,
+            ),
+            (
+                "the same with its ids",
+                0,
+                "",
+                r#"{"type":"user","path":"/u"}"#,
+                maps,
+                owner(5000, Some(6000)),
+            ),
+            (
+                "root of the host",
+                0,
+                "",
+                r#"{"type":"user"}"#,
+                r#""uidMappings":[{"containerID":0,"hostID":0,"size":9}],
+                    "gidMappings":[{"containerID":0,"hostID":0,"size":9}]"#,
+                Ok(None),
+            ),
+        ] {
+            let maps = match maps {
+                "" => String::new(),
+                maps => format!(",{maps}"),
+            };
+            let json = format!(
+                r#"{{"process":{{"user":{{"uid":{uid},"gid":0}}}},"mounts":[{mounts}],"linux":{{"namespaces":[{namespaces}]{maps}}}}}"#
+            );
+            let spec = Spec::parse(json.as_bytes()).unwrap();
+            let namespaces = Namespaces::plan(spec.linux.as_ref().unwrap()).unwrap();
+            assert_eq!(of_delegated(&spec, &namespaces), expected, "{name}");
         }
     }
 }
