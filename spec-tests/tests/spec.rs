@@ -20,6 +20,8 @@ mod checkpoint;
 mod checkpoint_flags;
 #[path = "cases/console.rs"]
 mod console;
+#[path = "cases/delegation.rs"]
+mod delegation;
 #[path = "cases/exec.rs"]
 mod exec;
 #[path = "cases/fallbacks.rs"]
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
             ("host faults", host_faults::CASES),
             ("cgroups", cgroups::CASES),
             ("cgroup_v2", cgroup_v2::CASES),
+            ("delegation", delegation::CASES),
             ("in_force", in_force::CASES),
             ("namespaces", namespaces::CASES),
             ("rootless", rootless::CASES),

@@ -395,6 +395,37 @@ pub(crate) const CASES: &[Case] = &[
     )
     .needs(Needs::Criu)
     .except(&[("runc", "names no cause")]),
+    Case::kernel(
+        "processes in a delegated cgroup are restored into it",
+        |t| {
+            for namespaced in [false, true] {
+                let bundle = counting(t).annotation("run.oci.delegate-cgroup", "a/b");
+                let bundle = match namespaced {
+                    true => bundle.with(|config| {
+                        let namespaces = config["linux"]["namespaces"].as_array_mut();
+                        namespaces
+                            .expect("namespaces")
+                            .push(json!({ "type": "cgroup" }));
+                    }),
+                    false => bundle,
+                };
+                let heard = start(t, &bundle, &["run", "-d"]);
+                let container = t.adopt(&bundle.id);
+                heard.wait_for("1");
+                save(t, &container, &[]).ok();
+                assert!(!t.cgroup("", &bundle.id).exists());
+                let again = restore(t, &bundle, &[]);
+                again.wait_for(&(heard.last() + 1).to_string());
+                let listed = t.knob("", &format!("{}/a/b", bundle.id), "cgroup.procs");
+                let pid = container.pid().to_string();
+                assert!(listed.lines().any(|line| line == pid), "{listed}");
+                end(&container);
+                assert!(!t.cgroup("", &bundle.id).exists());
+            }
+        },
+    )
+    .needs(Needs::Criu)
+    .except(&[("runc", "an annotation of crun's")]),
     Case::kernel("a criu that dies leaves nothing frozen", |t| {
         let bundle = counting(t);
         let heard = start(t, &bundle, &["run", "-d"]);

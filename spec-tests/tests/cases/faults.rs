@@ -77,6 +77,16 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(WHY),
     Case::kernel(
+        "with a delegated cgroup: killed at any call nothing is left",
+        |t| {
+            for command in [&CREATE, &EXEC, &DELETE] {
+                each(t, &command.of(Shape::Delegated), 10, |_| Fault::Kill);
+            }
+        },
+    )
+    .needs(Needs::V2Limits)
+    .except(WHY),
+    Case::kernel(
         "with hooks, ids mapped and a pid file: killed at any call nothing is left",
         |t| {
             for command in [&CREATE_RICH, &START, &DELETE] {
@@ -145,6 +155,16 @@ pub(crate) const CASES: &[Case] = &[
     )
     .except(WHY),
     Case::kernel(
+        "with a delegated cgroup: a call that fails leaves nothing",
+        |t| {
+            for command in [&CREATE, &EXEC, &DELETE] {
+                each(t, &command.of(Shape::Delegated), 10, any_error);
+            }
+        },
+    )
+    .needs(Needs::V2Limits)
+    .except(WHY),
+    Case::kernel(
         "with hooks, ids mapped and a pid file: a call that fails leaves nothing",
         |t| {
             for command in [&CREATE_RICH, &START, &DELETE] {
@@ -165,6 +185,8 @@ enum Shape {
     HostPids,
     /// With a hook of each kind, in a user namespace.
     Rich,
+    /// With processes below its own cgroup, in a user namespace.
+    Delegated,
 }
 
 /// A command, and what comes before it.
@@ -265,6 +287,9 @@ fn bundle(t: &Test, shape: Shape) -> Bundle {
                 .fold(bundle, |bundle, moment| bundle.shell_hook(moment, "cat"));
             bundle.with(|config| config["linux"]["resources"] = json!({ "pids": { "limit": 100 } }))
         }
+        Shape::Delegated => bundle
+            .in_user_namespace(200_000)
+            .annotation("run.oci.delegate-cgroup", "a/b"),
     }
 }
 

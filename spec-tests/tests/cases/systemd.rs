@@ -479,6 +479,115 @@ pub(crate) const CASES: &[Case] = &[
         assert_eq!(owner(&directory.join("memory.max")), 0);
         end(&container);
     }),
+    below("a subgroup is the container's own, with its limits", |t| {
+        let bundle = limited(t).annotation(SUBGROUP, "sub");
+        let container = start(t, &bundle);
+        let unit = unit(&bundle);
+        let place = format!("/system.slice/{unit}/sub");
+        assert_eq!(place_of(container.pid()), place);
+        assert_eq!(knob_at(&place, "memory.max"), (64 << 20).to_string());
+        assert_eq!(knob_at(&place, "pids.max"), "17");
+        assert_eq!(property(&unit, "ActiveState"), "active");
+        end(&container);
+        no_unit(&bundle);
+        assert!(!hierarchy(memory_top(), &place).exists());
+        assert!(!hierarchy(memory_top(), &format!("/system.slice/{unit}")).exists());
+    }),
+    below("an empty subgroup is the scope itself", |t| {
+        let bundle = limited(t).annotation(SUBGROUP, "");
+        let container = start(t, &bundle);
+        let place = format!("/system.slice/{}", unit(&bundle));
+        assert_eq!(place_of(container.pid()), place);
+        assert_eq!(knob_at(&place, "pids.max"), "17");
+        end(&container);
+    }),
+    below("exec, pause and update are of the subgroup", |t| {
+        let bundle = limited(t).annotation(SUBGROUP, "/s/t");
+        let container = start(t, &bundle);
+        let place = format!("/system.slice/{}/s/t", unit(&bundle));
+        let report = container.probe(&[], &["report"]).answer();
+        let cgroup = report["cgroup"].as_str().expect("cgroup");
+        assert!(cgroup.contains(&format!(":{place}")), "{cgroup}");
+        t.call(&["pause", &container.id]).ok();
+        assert_eq!(container.status(), "paused");
+        t.call(&["resume", &container.id]).ok();
+        assert_eq!(container.status(), "running");
+        let limits = json!({ "memory": { "limit": 32 << 20 }, "pids": { "limit": 9 } });
+        update(t, &container, &limits).ok();
+        assert_eq!(knob_at(&place, "memory.max"), (32 << 20).to_string());
+        assert_eq!(knob_at(&place, "pids.max"), "9");
+        end(&container);
+        no_unit(&bundle);
+    }),
+    below("what is delegated lies below the subgroup", |t| {
+        if is_v1() {
+            t.does_not_apply("v1 can't be delegated safely");
+        }
+        let bundle = limited(t)
+            .annotation(SUBGROUP, "sub")
+            .annotation(DELEGATED, "inner")
+            .in_user_namespace(100_000);
+        let container = start(t, &bundle);
+        let own = format!("/system.slice/{}/sub", unit(&bundle));
+        let inner = format!("{own}/inner");
+        assert_eq!(place_of(container.pid()), inner);
+        assert_eq!(knob_at(&own, "memory.max"), (64 << 20).to_string());
+        assert_eq!(knob_at(&own, "cgroup.procs"), "");
+        assert_eq!(knob_at(&inner, "memory.max"), "max");
+        let owner = |path: &str| fs::metadata(hierarchy("", path)).expect("stat").uid();
+        assert_eq!(owner(&inner), 100_000);
+        assert_eq!(owner(&format!("{inner}/cgroup.procs")), 100_000);
+        assert_eq!(owner(&format!("{inner}/memory.max")), 0);
+        let report = container.probe(&[], &["report"]).answer();
+        let cgroup = report["cgroup"].as_str().expect("cgroup");
+        assert!(cgroup.contains(&format!("0::{inner}")), "{cgroup}");
+        update(t, &container, &json!({ "pids": { "limit": 9 } })).ok();
+        assert_eq!(knob_at(&own, "pids.max"), "9");
+        assert_eq!(knob_at(&inner, "pids.max"), "max");
+        end(&container);
+        no_unit(&bundle);
+    }),
+    ours(
+        "what is delegated may lie in the scope itself, and nothing is left of it",
+        |t| {
+            if is_v1() {
+                t.does_not_apply("v1 can't be delegated safely");
+            }
+            for (how, subgroup) in [("delete", None), ("delete", Some("sub")), ("force", None)] {
+                let bundle = limited(t).annotation(DELEGATED, "a/b");
+                let bundle = match subgroup {
+                    Some(subgroup) => bundle.annotation(SUBGROUP, subgroup),
+                    None => bundle,
+                };
+                let container = start(t, &bundle);
+                let scope = format!("/system.slice/{}", unit(&bundle));
+                let own = subgroup.map_or(scope.clone(), |subgroup| format!("{scope}/{subgroup}"));
+                assert_eq!(place_of(container.pid()), format!("{own}/a/b"));
+                assert_eq!(knob_at(&own, "pids.max"), "17");
+                systemctl(&["daemon-reload"]);
+                let report = container.probe(&[], &["report"]).answer();
+                let cgroup = report["cgroup"].as_str().expect("cgroup");
+                assert!(cgroup.contains(&format!("0::{own}/a/b")), "{cgroup}");
+                assert_eq!(knob_at(&own, "pids.max"), "17");
+                match how {
+                    "force" => drop(t.call(&["delete", "--force", &container.id]).ok()),
+                    _ => end(&container),
+                }
+                nothing_left(t, &bundle);
+            }
+        },
+    ),
+    ours("what can't be limited below a scope leaves no unit", |t| {
+        let bundle = scope(t, "system.slice")
+            .annotation(SUBGROUP, "sub")
+            .with(|config| {
+                let cpu = json!({ "cpus": "4000" });
+                config["linux"]["resources"]["cpu"] = cpu;
+            });
+        let _container = t.adopt(&bundle.id);
+        assert_ne!(create(t, &bundle).code, 0);
+        nothing_left(t, &bundle);
+    }),
     Case::runc("a checkpoint is restored into a scope of its own", |t| {
         let path = |bundle: &Bundle| format!("system.slice:spec:{}", bundle.id);
         let bundle = counting(t);
@@ -511,6 +620,42 @@ pub(crate) const CASES: &[Case] = &[
     })
     .needs(Needs::SystemdCriu),
 ];
+
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
+const DELEGATED: &str = "run.oci.delegate-cgroup";
+
+/// A case of cgroups below the scope, which crun 1.8.1 answers the same way.
+const fn below(name: &'static str, run: fn(&Test)) -> Case {
+    Case::crun(name, run).needs(Needs::Systemd)
+}
+
+/// The path of a process where its memory is limited.
+#[track_caller]
+fn place_of(pid: i32) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroup");
+    let of = if is_v1() { ":memory:" } else { "0::" };
+    let path = text.lines().find_map(|line| line.split_once(of));
+    path.expect("a path").1.to_owned()
+}
+
+/// Where its hierarchy is mounted.
+fn memory_top() -> &'static str {
+    if is_v1() { "memory" } else { "" }
+}
+
+/// A file of this cgroup by its name on v2, as [`knob`].
+#[track_caller]
+fn knob_at(path: &str, file: &str) -> String {
+    let (top, file) = match (is_v1(), file) {
+        (true, "memory.max") => ("memory", "memory.limit_in_bytes"),
+        (true, "pids.max") => ("pids", "pids.max"),
+        (_, file) => ("", file),
+    };
+    let path = hierarchy(top, path).join(file);
+    let text = fs::read_to_string(&path);
+    let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.trim_end().to_owned()
+}
 
 /// A case about what systemd is told, which runc 1.1.5 does otherwise or not.
 const fn ours(name: &'static str, run: fn(&Test)) -> Case {
@@ -594,6 +739,11 @@ fn end(container: &Container<'_>) {
 #[track_caller]
 fn nothing_left(t: &Test, bundle: &Bundle) {
     t.call(&["state", &bundle.id]).fails(1, &["does not exist"]);
+    no_unit(bundle);
+}
+
+#[track_caller]
+fn no_unit(bundle: &Bundle) {
     assert_eq!(property(&unit(bundle), "LoadState"), "not-found");
     assert!(!directory("/system.slice").join(unit(bundle)).exists());
 }

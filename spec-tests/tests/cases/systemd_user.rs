@@ -51,6 +51,30 @@ pub(crate) const CASES: &[Case] = &[
     })
     .needs(Needs::UserSystemd)
     .except(NO_EXEC),
+    Case::kernel(
+        "his processes are below the scope, and he executes there",
+        |t| {
+            let t = &t.as_user("");
+            let bundle = limited(t, json!({ "pids": { "limit": 17 } }))
+                .annotation("run.oci.systemd.subgroup", "sub")
+                .annotation("run.oci.delegate-cgroup", "inner");
+            let container = start(t, &bundle);
+            let unit = unit(&bundle);
+            let own = format!("{DELEGATED}/user.slice/{unit}/sub");
+            assert_eq!(own_cgroup(container.pid()), format!("{own}/inner"));
+            let limit = fs::read_to_string(directory(&own).join("pids.max"));
+            assert_eq!(limit.expect("pids.max"), "17\n");
+            let report = ["exec", &container.id, "/bin/probe", "report"];
+            let report = call(t, &report).answer();
+            let cgroup = report["cgroup"].as_str().expect("cgroup");
+            assert!(cgroup.contains(&format!("{unit}/sub/inner")), "{cgroup}");
+            end(t, &container);
+            assert_eq!(property(&unit, "LoadState"), "not-found");
+            assert!(!directory(&own).exists());
+        },
+    )
+    .needs(Needs::UserSystemd)
+    .except(&[("runc", "annotations of crun's")]),
     runc("he pauses and resumes it", |t| {
         let t = &t.as_user("");
         let container = start(t, &scope(t));
