@@ -158,7 +158,7 @@ fn multiplexed(arch: Arch, name: &str, call: &Call) -> Option<bool> {
 fn width(arch: Arch) -> u64 {
     match arch {
         Arch::X86_64 | Arch::Aarch64 => u64::MAX,
-        Arch::X86 | Arch::X32 => 0xffff_ffff,
+        Arch::X86 | Arch::X32 | Arch::Arm => 0xffff_ffff,
     }
 }
 
@@ -189,12 +189,18 @@ fn newer(profile: &Seccomp, arch: Arch, number: u32) -> Option<u32> {
     {
         return None;
     }
+    // Those of ARM itself do not grow with the kernel, and are never newer.
+    let own = |number: u32| arch == Arch::Arm && number >= 0xf_0000;
+    if own(number) {
+        return None;
+    }
     let newest = profile
         .syscalls
         .iter()
         .flat_map(|rule| &rule.names)
         .flat_map(|name| [table::number(arch, name), multiplexer(arch, name)])
         .flatten()
+        .filter(|number| !own(*number))
         .max()?;
     (number > newest).then_some(ENOSYS)
 }
@@ -394,7 +400,10 @@ fn every_number(profile: &Seccomp, random: &mut Random) -> Vec<Call> {
         })
     };
     let mut calls = vec![];
-    for number in (0..560).chain([0x3fff_ffff, 0xbfff_ffff]) {
+    for number in (0..560)
+        .chain([0x3fff_ffff, 0xbfff_ffff])
+        .chain(0xf_0000..0xf_0008)
+    {
         for arch in Arch::ALL {
             let x32 = if arch == Arch::X32 { 0x4000_0000 } else { 0 };
             let number = number | x32;

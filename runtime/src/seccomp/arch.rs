@@ -12,15 +12,20 @@ pub enum Arch {
     X32,
     /// 64-bit ARM.
     Aarch64,
+    /// 32-bit ARM with the EABI, whose programs run on 64-bit ARM, too.
+    Arm,
 }
 
 /// The bit of an x32 syscall number (asm/unistd.h, `__X32_SYSCALL_BIT`).
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
+/// Where ARM's own syscalls begin: `set_tls` and a few others
+/// (arch/arm/include/uapi/asm/unistd.h, `__ARM_NR_BASE`).
+pub(super) const ARM_BASE: u32 = 0x000f_0000;
+
 /// The other architectures of runtime-spec and libseccomp, for which we have
 /// no table.
-const WITHOUT_TABLE: [&str; 19] = [
-    "SCMP_ARCH_ARM",
+const WITHOUT_TABLE: [&str; 18] = [
     "SCMP_ARCH_LOONGARCH64",
     "SCMP_ARCH_M68K",
     "SCMP_ARCH_MIPS",
@@ -53,7 +58,7 @@ pub(super) enum Named {
 
 impl Arch {
     /// All of them, in the order of the numbers in a table entry.
-    pub const ALL: [Arch; 4] = [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64];
+    pub const ALL: [Arch; 5] = [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm];
 
     /// The architecture of this program.
     #[must_use]
@@ -73,6 +78,7 @@ impl Arch {
             Arch::X86 => "SCMP_ARCH_X86",
             Arch::X32 => "SCMP_ARCH_X32",
             Arch::Aarch64 => "SCMP_ARCH_AARCH64",
+            Arch::Arm => "SCMP_ARCH_ARM",
         }
     }
 
@@ -83,6 +89,7 @@ impl Arch {
             Arch::X86_64 | Arch::X32 => 0xc000_003e,
             Arch::X86 => 0x4000_0003,
             Arch::Aarch64 => 0xc000_00b7,
+            Arch::Arm => 0x4000_0028,
         }
     }
 
@@ -91,6 +98,15 @@ impl Arch {
         match self {
             Arch::X32 => X32_BIT,
             _ => 0,
+        }
+    }
+
+    /// Where numbers begin that are the architecture's own, apart from those that
+    /// grow with each kernel.
+    pub(super) const fn own_numbers(self) -> Option<u32> {
+        match self {
+            Arch::Arm => Some(ARM_BASE),
+            _ => None,
         }
     }
 

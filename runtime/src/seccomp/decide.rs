@@ -69,7 +69,8 @@ pub(super) struct Decided {
     /// The numbers that have an outcome of their own, ascending.
     pub(super) outcomes: Vec<(u32, Outcome)>,
     /// The highest number that the profile names, whatever it says about it: its
-    /// author knew the syscalls up to there.
+    /// author knew the syscalls up to there. An architecture's own grow with no
+    /// kernel.
     pub(super) newest: Option<u32>,
 }
 
@@ -80,11 +81,14 @@ pub(super) struct Decided {
 pub(super) fn decide(profile: &Profile, arch: Arch) -> Result<Decided> {
     let mut mentions = Vec::with_capacity(512);
     let mut newest = None;
+    let own = arch.own_numbers().unwrap_or(u32::MAX);
     for entry in &profile.entries {
         for syscall in &entry.syscalls {
             let direct = syscall.number(arch).map(|number| (number, None));
             for (number, multiplexed) in multiplexer(*syscall, arch).into_iter().chain(direct) {
-                newest = newest.max(Some(number));
+                if number < own {
+                    newest = newest.max(Some(number));
+                }
                 if entry.action != profile.default {
                     mentions.push(Mention {
                         number,

@@ -277,15 +277,25 @@ fn section(
         let base = part.number_bits();
         ranges.start(base, default);
         let decided = decide::decide(profile, part)?;
-        for (number, outcome) in decided.outcomes {
+        let own = part.own_numbers();
+        let is_common = |(number, _): &(u32, _)| own.is_none_or(|own| *number < own);
+        let common = decided.outcomes.partition_point(is_common);
+        let mut numbers = decided.outcomes.into_iter();
+        for (number, outcome) in numbers.by_ref().take(common) {
             summary.count(&outcome);
-            ranges.start(number, outcomes.index(outcome));
-            ranges.start(number + 1, default);
+            ranges.one(number, outcomes.index(outcome), default);
         }
         if let Some(last) = decided.newest
             && !profile.default.lets_through()
         {
             ranges.start(last + 1, outcomes.action(TOO_NEW));
+        }
+        if let Some(own) = own {
+            ranges.start(own, default);
+        }
+        for (number, outcome) in numbers {
+            summary.count(&outcome);
+            ranges.one(number, outcomes.index(outcome), default);
         }
         if part == Arch::X86_64 {
             ranges.start(X32_BIT, foreign);
@@ -342,6 +352,12 @@ impl Outcomes {
 struct Ranges(Vec<Range>);
 
 impl Ranges {
+    /// This number has this outcome, what follows the default one.
+    fn one(&mut self, number: u32, outcome: usize, default: usize) {
+        self.start(number, outcome);
+        self.start(number + 1, default);
+    }
+
     /// From `start` on the outcome is this.
     fn start(&mut self, start: u32, outcome: usize) {
         if self.0.last().is_some_and(|last| last.start == start) {

@@ -5,10 +5,13 @@
 //! compiler reads them while it builds the crate, and merges them to one
 //! sorted array, so that nothing is left to do when the program starts.
 
-use super::arch::Arch;
+use super::arch::{ARM_BASE, Arch};
 
 /// The number that stands for "this architecture has no such syscall".
 const NONE: u16 = u16::MAX;
+
+/// The bit by which a number of [`ARM_BASE`] and on is kept in 16.
+const OWN: u16 = 0x8000;
 
 /// A syscall's name and its numbers, one an architecture.
 struct Entry {
@@ -23,14 +26,17 @@ const X86_64: [(&str, u16); count(X86_64_TEXT)] = parse(X86_64_TEXT);
 const X86: [(&str, u16); count(X86_TEXT)] = parse(X86_TEXT);
 const X32: [(&str, u16); count(X32_TEXT)] = parse(X32_TEXT);
 const AARCH64: [(&str, u16); count(AARCH64_TEXT)] = parse(AARCH64_TEXT);
+const ARM: [(&str, u16); count(ARM_TEXT)] = parse(ARM_TEXT);
 
 const X86_64_TEXT: &str = include_str!("tables/x86_64.txt");
 const X86_TEXT: &str = include_str!("tables/x86.txt");
 const X32_TEXT: &str = include_str!("tables/x32.txt");
 const AARCH64_TEXT: &str = include_str!("tables/aarch64.txt");
+const ARM_TEXT: &str = include_str!("tables/arm.txt");
 
 /// In the order of [`Arch::ALL`].
-const TABLES: [&[(&str, u16)]; Arch::ALL.len() + 1] = [&X86_64, &X86, &X32, &AARCH64, &MULTIPLEXED];
+const TABLES: [&[(&str, u16)]; Arch::ALL.len() + 1] =
+    [&X86_64, &X86, &X32, &AARCH64, &ARM, &MULTIPLEXED];
 
 static SYSCALLS: [Entry; merged_len()] = merge();
 
@@ -66,7 +72,7 @@ impl Syscall {
     pub(super) fn number(self, arch: Arch) -> Option<u32> {
         match self.0.numbers[arch as usize] {
             NONE => None,
-            number => Some(u32::from(number) | arch.number_bits()),
+            number => Some(unpack(number) | arch.number_bits()),
         }
     }
 
@@ -111,7 +117,7 @@ const fn parse<const N: usize>(text: &'static str) -> [(&'static str, u16); N] {
         let end = after(bytes, number, b'\n');
         let (head, _) = text.split_at(number - 1);
         let (_, name) = head.split_at(at);
-        entries[entry] = (name, decimal(bytes, number, end - 1));
+        entries[entry] = (name, pack(decimal(bytes, number, end - 1)));
         assert!(
             entry == 0 || less(entries[entry - 1].0, name),
             "a syscall table is not sorted"
@@ -130,11 +136,28 @@ const fn after(bytes: &[u8], mut at: usize, byte: u8) -> usize {
     at + 1
 }
 
-const fn decimal(bytes: &[u8], mut at: usize, end: usize) -> u16 {
+/// A number in 16 bits; one that doesn't fit stops the build.
+const fn pack(number: u32) -> u16 {
+    let own = number >= ARM_BASE;
+    let within = if own { number - ARM_BASE } else { number };
+    assert!(within < 0x7fff, "a syscall number is out of range");
+    let [low, high, ..] = within.to_le_bytes();
+    u16::from_le_bytes([low, high]) | if own { OWN } else { 0 }
+}
+
+/// What [`pack`] made 16 bits of.
+fn unpack(packed: u16) -> u32 {
+    match packed & OWN {
+        0 => u32::from(packed),
+        _ => ARM_BASE + u32::from(packed & !OWN),
+    }
+}
+
+const fn decimal(bytes: &[u8], mut at: usize, end: usize) -> u32 {
     let mut value = 0;
     while at < end {
         assert!(bytes[at].is_ascii_digit(), "a syscall number is no number");
-        value = value * 10 + (bytes[at] - b'0') as u16;
+        value = value * 10 + (bytes[at] - b'0') as u32;
         at += 1;
     }
     value
@@ -223,7 +246,7 @@ mod tests {
 
     #[test]
     fn names_have_the_numbers_of_each_architecture() {
-        use Arch::{Aarch64, X32, X86, X86_64};
+        use Arch::{Aarch64, Arm, X32, X86, X86_64};
         for (arch, name, expected) in [
             (X86_64, "read", Some(0)),
             (X86_64, "openat2", Some(437)),
@@ -240,6 +263,13 @@ mod tests {
             (Aarch64, "renameat", Some(38)),
             (Aarch64, "newfstatat", Some(79)),
             (Aarch64, "open", None),
+            (Arm, "read", Some(3)),
+            (Arm, "clock_gettime64", Some(403)),
+            (Arm, "arm_fadvise64_64", Some(270)),
+            (Arm, "mmap", None),
+            (Arm, "cacheflush", Some(0xf0002)),
+            (Arm, "set_tls", Some(0xf0005)),
+            (Aarch64, "set_tls", None),
             (X86_64, "", None),
             (X86_64, "zzz", None),
         ] {
@@ -252,7 +282,7 @@ mod tests {
         assert!(SYSCALLS.is_sorted_by(|a, b| a.name < b.name));
         for (arch, table) in Arch::ALL.into_iter().zip(TABLES) {
             for (name, expected) in table {
-                let expected = u32::from(*expected) | arch.number_bits();
+                let expected = unpack(*expected) | arch.number_bits();
                 assert_eq!(number(arch, name), Some(expected), "{name} on {arch:?}");
             }
         }

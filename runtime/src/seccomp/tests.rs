@@ -240,6 +240,28 @@ fn architectures_that_are_not_named_are_killed() {
 }
 
 #[test]
+fn syscalls_of_arm_itself_are_apart_from_those_that_grow() {
+    let profile = r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_ARM"],
+        "syscalls":[{"names":["read","openat2","set_tls"],"action":"SCMP_ACT_ALLOW"}]}"#;
+    let filter = compiled(profile);
+    let own_alone = compiled(&profile.replace(r#""read","openat2","#, ""));
+    for (name, filter, number, expected) in [
+        ("read", &filter, 3, ALLOW),
+        ("openat2", &filter, 437, ALLOW),
+        ("in a gap", &filter, 436, errno(1)),
+        ("newer", &filter, 438, errno(38)),
+        ("far newer", &filter, 0xe_ffff, errno(38)),
+        ("breakpoint", &filter, 0xf_0001, errno(1)),
+        ("set_tls", &filter, 0xf_0005, ALLOW),
+        ("behind it", &filter, 0xf_0006, errno(1)),
+        ("set_tls alone", &own_alone, 0xf_0005, ALLOW),
+        ("beside it nothing is newer", &own_alone, 438, errno(1)),
+    ] {
+        assert_eq!(ask_number(filter, Arch::Arm, number), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_syscall_newer_than_the_profile_answers_enosys() {
     const PROFILE: &str = r#""architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],
         "syscalls":[{"names":["read","openat2","nonsense"],"action":"SCMP_ACT_ALLOW"}]"#;

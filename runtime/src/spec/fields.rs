@@ -244,8 +244,9 @@ const NOTES: &str = "
   of its own, so a later one may replace what an earlier one says. A monitoring group must be new.
   No processor with RDT was at hand: all of it was tried on a stand-in for resctrl, in FUSE, that
   behaves as the kernel's documentation says.
-* `linux.seccomp.architectures[]`: there are tables for x86_64, x86, x32 and aarch64. Of any other, such
-  as `SCMP_ARCH_ARM`, which Docker's profile names on aarch64, programs are killed, with a warning.
+* `linux.seccomp.architectures[]`: there are tables for x86_64, x86, x32, aarch64 and arm. Programs of
+  any other are killed, with a warning. arm's own calls (`set_tls` and others, from 0xf0000 on) are
+  never newer than a profile: those that it doesn't name get its default action.
 * `linux.resources.pids.limit`: 0 is a limit where `ociVersion` is 1.3.0 or newer, and there written as
   1, since the container's process is to fit. Before that it says nothing, as under runc.
 * `run.oci.keep_original_groups`: only where rrun has not the rights of root of the host.

@@ -4,7 +4,7 @@
  * Words on standard input, numbers in any base that strtoull takes:
  *
  *   resolve NAME                        -> one line, the number on each of
- *                                          x86_64, x86, x32, aarch64
+ *                                          x86_64, x86, x32, aarch64, arm
  *   filter DEFAULT                      a new filter with this default action
  *   arch TOKEN                          one more architecture
  *   rule ACTION NAME N (ARG OP A B)*N   a rule; OP is an SCMP_CMP_* number
@@ -57,7 +57,8 @@ static void export(scmp_filter_ctx filter)
 int main(void)
 {
 	static const uint32_t archs[] = { SCMP_ARCH_X86_64, SCMP_ARCH_X86,
-					  SCMP_ARCH_X32, SCMP_ARCH_AARCH64 };
+					  SCMP_ARCH_X32, SCMP_ARCH_AARCH64,
+					  SCMP_ARCH_ARM };
 	scmp_filter_ctx filter = NULL;
 	int failed = 0, rules = 0;
 	char word[64], name[64];

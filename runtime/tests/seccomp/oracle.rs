@@ -169,5 +169,6 @@ fn token(arch: Arch) -> u32 {
         Arch::X86 => 0x4000_0003,
         Arch::X32 => 0x4000_003e,
         Arch::Aarch64 => 0xc000_00b7,
+        Arch::Arm => 0x4000_0028,
     }
 }

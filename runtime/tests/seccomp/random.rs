@@ -116,6 +116,11 @@ impl Random {
                 args: self.args(),
             });
         }
+        // Last, so that the rules of a seed stay what they were: of some that come
+        // otherwise libseccomp makes a program for hours.
+        if self.below(2) == 0 {
+            profile.architectures.push("SCMP_ARCH_ARM".to_owned());
+        }
         profile
     }
 
@@ -156,6 +161,7 @@ impl Random {
                     Arch::X86,
                     Arch::X32,
                     Arch::Aarch64,
+                    Arch::Arm,
                 ]);
                 Call {
                     number: self.number(arch, &names),
