@@ -329,8 +329,13 @@ fn count_processes(directory: &Directory) -> sys::Result<usize> {
 /// One is in use or frozen: it is somebody else's.
 pub(super) fn check_all_unused(plan: &CgroupPlan) -> Result<()> {
     for member in &plan.members {
+        // Of a unit the whole: what lies below it ends with it.
+        let path = match &plan.unit {
+            Some(unit) => member.mount.join(&unit.path),
+            None => member.directory(),
+        };
         // One that is not ours to open: making it says what is wrong.
-        if let Ok(directory) = Directory::open(member.directory()) {
+        if let Ok(directory) = Directory::open(path) {
             check_unused(&directory)?;
         }
     }
