@@ -259,7 +259,8 @@ const NOTES: &str = "
   process's user), and which a new cgroup namespace begins at: the limits lie above, out of reach.
   `exec` joins it, and `exec --cgroup` goes below it; `update`, `pause`, `ps`, `events` and `delete`
   go on looking at the container's own. Under crun the namespace begins one step above, at the
-  container's own cgroup. Refused with cgroup v1, as by crun, and without a cgroup.
+  container's own cgroup. Refused with cgroup v1, as by crun, and without a cgroup. The shim counts
+  where the processes are: its metrics have all that is used, and not the limits.
 * `linux.resources.memory.kernelTCP`: where the kernel still has `memory.kmem.tcp.limit_in_bytes`.
 * `linux.resources.hugepageLimits`: the reservation (`rsvd`) is limited too, where the kernel can.
 ";
