@@ -691,8 +691,10 @@ fn send_terminal(socket: &Path, script: &str) -> std::process::Child {
     descriptors::send(stream.as_fd(), b"/dev/ptmx", &[master.as_fd()]).unwrap();
     let other = || Std::from(peer.try_clone().unwrap());
     let wait_for_size = format!("while [ \"$(stty size)\" = '0 0' ]; do :; done; {script}");
-    Command::new("setsid")
-        .args(["-c", "sh", "-c", &wait_for_size])
+    // Whoever runs the tests by nohup ignores the signal of a hang-up.
+    Command::new("env")
+        .args(["--default-signal=HUP", "setsid", "-c", "sh", "-c"])
+        .arg(&wait_for_size)
         .stdin(other())
         .stdout(other())
         .stderr(other())
