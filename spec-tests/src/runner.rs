@@ -388,6 +388,8 @@ impl Setting {
             .env("FULL", if self.full { "1" } else { "" })
             .env("SEED", self.seed.to_string())
             .env("RUST_BACKTRACE", "0")
+            // One point of the faults.
+            .envs(std::env::var_os("FAULT_AT").map(|point| ("FAULT_AT", point)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("dup"))
             .stderr(file)
