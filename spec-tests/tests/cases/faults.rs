@@ -80,7 +80,7 @@ pub(crate) const CASES: &[Case] = &[
         "with a delegated cgroup: killed at any call nothing is left",
         |t| {
             for command in [&CREATE, &EXEC, &DELETE] {
-                each(t, &command.of(Shape::Delegated), 10, |_| Fault::Kill);
+                each(t, &command.of(Shape::Delegated), 4, |_| Fault::Kill);
             }
         },
     )
@@ -158,7 +158,7 @@ pub(crate) const CASES: &[Case] = &[
         "with a delegated cgroup: a call that fails leaves nothing",
         |t| {
             for command in [&CREATE, &EXEC, &DELETE] {
-                each(t, &command.of(Shape::Delegated), 10, any_error);
+                each(t, &command.of(Shape::Delegated), 4, any_error);
             }
         },
     )
